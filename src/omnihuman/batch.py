@@ -1,0 +1,73 @@
+"""The frozen dataclasses that travel between layers.
+
+Shape letters, used in every comment of the project:
+    B batch              F frames at 25 a second      T latent frames, F = 4 (T - 1) + 1
+    C latent channels    H, W height and width        h, w height and width in latent positions
+    L text tokens        A sound tokens of one latent frame
+    K keypoints          D width of the model         N tokens
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+KEYPOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""COCO's seventeen body keypoints; left and right are the person's own."""
+
+LIMBS = (
+    ("left_shoulder", "right_shoulder"),
+    ("left_shoulder", "left_elbow"),
+    ("left_elbow", "left_wrist"),
+    ("right_shoulder", "right_elbow"),
+    ("right_elbow", "right_wrist"),
+    ("left_shoulder", "left_hip"),
+    ("right_shoulder", "right_hip"),
+    ("left_hip", "right_hip"),
+    ("left_hip", "left_knee"),
+    ("left_knee", "left_ankle"),
+    ("right_hip", "right_knee"),
+    ("right_knee", "right_ankle"),
+)
+"""Pairs of keypoints joined by a limb."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decoded pictures with their presentation times."""
+
+    pixels: np.ndarray  # uint8 [F, H, W, 3], RGB
+    seconds: np.ndarray  # float64 [F], from the start of the file
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One channel of sound."""
+
+    samples: np.ndarray  # float32 [samples], -1..1
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """A pose track, declared beside a clip; never measured ground truth."""
+
+    points: np.ndarray  # float32 [F, K, 3]: x and y as shares of width and height, confidence 0..1
+    seconds: np.ndarray  # float64 [F]

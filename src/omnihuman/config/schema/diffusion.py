@@ -1,0 +1,13 @@
+"""Flow matching: how noise levels are drawn and how the flow is solved."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """sigma = 1 is noise, sigma = 0 is data; the target is v = eps - x0."""
+
+    logit_normal_mean: float = 0.0
+    logit_normal_std: float = 1.0
+    shift: float = 1.0
+    """Static shift s: sigma -> s sigma / (1 + (s - 1) sigma)."""

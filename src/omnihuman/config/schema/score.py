@@ -1,0 +1,17 @@
+"""Limits under which clips are decoded and measured."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """One decode per clip, shared by all scorers, inside a worker that can be killed."""
+
+    short_side_pixels: int = 160
+    """Frames are decoded to this size."""
+    fps: float = 25.0
+    """Frames are taken by timestamp at this rate."""
+    deadline_seconds: float = 60.0
+    memory_megabytes: int = 2048
+    clips_per_worker: int = 200
+    """A worker process is replaced after so many clips."""

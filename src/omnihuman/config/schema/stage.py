@@ -1,0 +1,50 @@
+"""The three training stages as data."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Probability that a condition which the clip carries is on (OmniHuman-1, sec. 3.3)."""
+
+    text: float = 0.9
+    reference: float = 0.9
+    audio: float = 0.0
+    pose: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Share of draws that come from clips eligible for a modality; None draws clips uniformly."""
+
+    audio_eligible: float | None = None
+    pose_eligible: float | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the paper's training stages."""
+
+    parent: str | None = None
+    """Stage whose weights this one starts from."""
+    introduces: tuple[str, ...] = ()
+    """Modalities that become active here; without newly eligible clips the parent's weights pass on."""
+    steps: int = 200
+    learning_rate: float = 1e-3
+    activate: Activation = field(default_factory=Activation)
+    mix: Mix = field(default_factory=Mix)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all stages share."""
+
+    global_batch_size: int = 8
+    motion_frames_share: float = 0.5
+    """Share of samples whose first two latents are given clean, as motion frames."""
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    warmup_steps: int = 20
+    precision: str = "32-true"
+    checkpoint_every_steps: int = 50
+    log_every_steps: int = 10

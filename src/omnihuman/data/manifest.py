@@ -1,0 +1,116 @@
+"""The Parquet tables that pass from step to step, and how they are read and written.
+
+Scores and decisions are two tables because thresholds change while scores cost hours.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnihuman.storage.files import publish
+
+STATUSES = ("ok", "na", "error", "timeout")
+"""`na`: the measurement does not apply; `error` and `timeout` are retried and never enable a modality."""
+
+SOURCES = pa.schema(
+    [
+        ("source_id", pa.string()),  # first 16 hex digits of sha256
+        ("sha256", pa.string()),
+        ("path", pa.string()),  # relative to data/sources for drawn videos, else absolute
+        ("status", pa.string()),  # ok | error | timeout
+        ("error", pa.string()),  # empty, or one sentence for people
+        ("bytes", pa.int64()),
+        ("duration_seconds", pa.float64()),
+        ("fps", pa.float64()),
+        ("num_frames", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("video_codec", pa.string()),
+        ("audio_codec", pa.string()),  # empty without sound
+        ("audio_sample_rate", pa.int32()),
+        ("identity", pa.string()),  # who is shown; the split is by identity
+        ("split", pa.string()),  # train | test
+        ("caption", pa.string()),
+        ("language", pa.string()),
+        ("keypoints_path", pa.string()),  # declared pose input, empty where there is none
+        ("licence", pa.string()),
+        ("consent_basis", pa.string()),
+        ("rights_holder", pa.string()),
+        ("takedown_key", pa.string()),
+    ]
+)
+
+CLIPS = pa.schema(
+    [
+        ("clip_id", pa.string()),  # hash of the source's sha256 and the time span
+        ("source_id", pa.string()),
+        ("index", pa.int32()),  # position in the source
+        ("start_seconds", pa.float64()),
+        ("end_seconds", pa.float64()),
+        ("status", pa.string()),  # ok | error | timeout; a source that cannot be cut has one row
+        ("error", pa.string()),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("scorer", pa.string()),
+        ("implementation", pa.string()),  # published | fallback | trained
+        ("version", pa.string()),
+        ("params_hash", pa.string()),
+        ("value", pa.float64()),  # NaN unless status is ok
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("num_samples", pa.int32()),  # frames, windows or faces behind the value
+    ]
+)
+
+DECISIONS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("modality", pa.string()),  # text | reference | audio | pose
+        ("eligible", pa.bool_()),
+        ("provisional", pa.bool_()),  # rests on a stand-in's score
+        ("first_fail", pa.string()),  # name of the first rule that failed, empty when eligible
+        ("all_fails", pa.list_(pa.string())),
+        ("margin", pa.float64()),  # smallest relative distance to a threshold; negative when it failed
+        ("policy_hash", pa.string()),
+    ]
+)
+
+SAMPLES = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("shard", pa.string()),
+        ("identity", pa.string()),
+        ("split", pa.string()),
+        ("width", pa.int32()),  # of the encoded video
+        ("height", pa.int32()),
+        ("num_windows", pa.int32()),
+        ("num_frames", pa.int32()),  # of the whole clip at model time
+        ("caption", pa.string()),
+        ("audio_eligible", pa.bool_()),
+        ("pose_eligible", pa.bool_()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+def write_table(rows: list[dict], schema: pa.Schema, path: Path) -> None:
+    """Publishes rows as one Parquet file, atomically and in a byte-for-byte reproducible form.
+
+    Raises:
+        pyarrow.ArrowInvalid: a row does not fit the schema.
+    """
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with publish(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads one of the tables above."""
+    return pq.read_table(path).to_pandas()

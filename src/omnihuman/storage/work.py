@@ -1,0 +1,28 @@
+"""Where work in progress lies, so that a killed step goes on where it was.
+
+DVC deletes a step's outputs before it runs the step, so resume state cannot lie in them.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def omnihuman_home() -> Path:
+    """`$OMNIHUMAN_HOME`, by default `~/.omnihuman`."""
+    return Path(os.environ.get("OMNIHUMAN_HOME", Path.home() / ".omnihuman"))
+
+
+def content_key(**parts: Any) -> str:
+    """Hash of everything a piece of work depends on; never of paths or step names, or arms resume from one another."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def work_folder(key: str) -> Path:
+    """The folder that outlives a killed step with this content key."""
+    folder = omnihuman_home() / "work" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
