@@ -7,9 +7,15 @@ Shape letters, used in every comment of the project:
     K keypoints          D width of the model         N tokens
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:  # importing torch takes seconds that the steps without a network need not spend
+    from torch import Tensor
 
 KEYPOINTS = (
     "nose",
@@ -71,3 +77,43 @@ class Keypoints:
 
     points: np.ndarray  # float32 [F, K, 3]: x and y as shares of width and height, confidence 0..1
     seconds: np.ndarray  # float64 [F]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything that may steer a video. An off-state is the same in training, guidance and use.
+
+    text off: the empty prompt's embedding; reference off: no tokens; audio off: cross-attention output zero (silence is
+    a sound, not an off-state); pose off: zeros; motion off: mask channel zero.
+    """
+
+    text: Tensor  # [B, L, text width]
+    text_mask: Tensor  # bool [B, L], True at real tokens
+    reference: Tensor  # [B, C, h, w], the reference picture as one latent frame
+    reference_on: Tensor  # bool [B]
+    speech: Tensor  # [B, T, A, speech width], each latent frame's own window
+    speech_mask: Tensor  # bool [B, T, A]
+    audio_on: Tensor  # bool [B]
+    keypoints: Tensor  # [B, F, K, 3]
+    pose_on: Tensor  # bool [B]
+    motion: Tensor  # [B, C, M, h, w], clean latents of the motion frames
+    motion_on: Tensor  # bool [B]
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Samples of one size with the noise they are given."""
+
+    latents: Tensor  # [B, C, T, h, w]
+    noise: Tensor  # [B, C, T, h, w]
+    sigma: Tensor  # [B]
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channel counts that the frozen encoders decide; they come with the encoded data and with every checkpoint."""
+
+    latent_channels: int
+    text_width: int
+    speech_width: int

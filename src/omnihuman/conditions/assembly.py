@@ -1,0 +1,55 @@
+"""From the inputs of one segment to the `Conditions` of a batch."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from omnihuman.batch import Conditions
+from omnihuman.conditions.audio import SpeechWindows
+
+
+@dataclass(frozen=True)
+class ActiveConditions:
+    """What is on in one sample."""
+
+    text: bool
+    reference: bool
+    audio: bool
+    pose: bool
+    motion: bool
+
+
+@dataclass(frozen=True)
+class SegmentInputs:
+    """Encoded inputs of one segment; whether they act is said by `ActiveConditions`."""
+
+    text: np.ndarray  # [L, text width]; the empty prompt's embedding where text is off
+    reference: np.ndarray  # [C, h, w]
+    speech: SpeechWindows
+    keypoints: np.ndarray  # [F, K, 3]
+    motion: np.ndarray  # [C, M, h, w]
+
+
+def assemble(inputs: SegmentInputs, active: ActiveConditions, max_text_tokens: int) -> Conditions:
+    """Conditions of one segment as a batch of one, text padded to `max_text_tokens`."""
+    padded_text = np.zeros((max_text_tokens, inputs.text.shape[1]), np.float32)
+    padded_text[: len(inputs.text)] = inputs.text
+    return Conditions(
+        text=torch.from_numpy(padded_text)[None],
+        text_mask=(torch.arange(max_text_tokens) < len(inputs.text))[None],
+        reference=torch.from_numpy(inputs.reference.astype(np.float32))[None],
+        reference_on=torch.tensor([active.reference]),
+        speech=torch.from_numpy(inputs.speech.features)[None],
+        speech_mask=torch.from_numpy(inputs.speech.mask)[None],
+        audio_on=torch.tensor([active.audio]),
+        keypoints=torch.from_numpy(inputs.keypoints.astype(np.float32))[None],
+        pose_on=torch.tensor([active.pose]),
+        motion=torch.from_numpy(inputs.motion.astype(np.float32))[None],
+        motion_on=torch.tensor([active.motion]),
+    )
+
+
+def join_conditions(items: list[Conditions] | tuple[Conditions, ...]) -> Conditions:
+    """Concatenates conditions of one size along the batch."""
+    return Conditions(**{f.name: torch.cat([getattr(item, f.name) for item in items]) for f in fields(Conditions)})

@@ -1,0 +1,29 @@
+"""Motion frames: a segment's first latents are the last five frames of the segment before (OmniHuman-1, sec. 3.4).
+
+Five pixel frames are 1 + 4 frames and so two latents of the causal codec: exactly a prefix of a longer encoding.
+"""
+
+import torch
+from torch import Tensor
+
+NUM_MOTION_FRAMES = 5
+NUM_MOTION_LATENTS = 2
+
+
+def motion_mask(motion_on: Tensor, num_latents: int) -> Tensor:
+    """bool [B, T]: which latent frames are given clean."""
+    position = torch.arange(num_latents, device=motion_on.device)
+    return motion_on[:, None] & (position < NUM_MOTION_LATENTS)
+
+
+def put_back(latents: Tensor, motion: Tensor, mask: Tensor) -> Tensor:
+    """Replaces masked frames of `latents` [B, C, T, h, w] by the clean ones; done at every solver step."""
+    clean = torch.zeros_like(latents)
+    clean[:, :, : motion.shape[2]] = motion
+    return torch.where(mask[:, None, :, None, None], clean, latents)
+
+
+def motion_channels(latents: Tensor, mask: Tensor) -> Tensor:
+    """Condition latent and mask channel [B, C + 1, T, h, w]: zeros where a frame is not given."""
+    shown = mask[:, None, :, None, None].to(latents)
+    return torch.cat([latents * shown, shown.expand(-1, 1, -1, *latents.shape[3:])], dim=1)

@@ -1,0 +1,132 @@
+"""Speech encoders: sound to features at model time."""
+
+from typing import Protocol
+
+import numpy as np
+
+from omnihuman.batch import Sound
+from omnihuman.errors import UserError
+
+SAMPLE_RATE = 16_000
+_HOP = 160
+_WINDOW = 400
+_NUM_BANDS = 40
+
+
+class SpeechEncoder(Protocol):
+    """A frozen encoder from 16 kHz sound to one feature vector per video frame."""
+
+    name: str
+    width: int
+
+    def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
+        """float32 [num_frames, width]; frame i describes the sound from i / fps to (i + 1) / fps."""
+        ...
+
+
+class LogMel:
+    """40 log-mel bands at 100 Hz; the four columns that fall into one frame at 25 fps are joined to 160 numbers."""
+
+    name = "log_mel"
+    columns_per_frame = 4
+    width = _NUM_BANDS * columns_per_frame
+
+    def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
+        """See `SpeechEncoder.encode`. Beyond the end of the sound the features are those of silence."""
+        mel = log_mel(sound)
+        times = (
+            np.arange(num_frames)[:, None] + (np.arange(self.columns_per_frame) + 0.5) / self.columns_per_frame
+        ) / fps
+        columns = np.minimum((times * SAMPLE_RATE / _HOP).astype(int), len(mel) - 1)
+        features = mel[columns].copy()
+        features[times * SAMPLE_RATE >= len(sound.samples) + _WINDOW] = mel_of_silence()
+        return features.reshape(num_frames, self.width)
+
+
+def log_mel(sound: Sound) -> np.ndarray:
+    """float32 [columns, 40] at 100 Hz, scaled to about unit variance on speech.
+
+    Raises:
+        UserError: the sound is not at 16 kHz.
+    """
+    if sound.sample_rate != SAMPLE_RATE:
+        raise UserError(
+            f"sound at {sound.sample_rate} Hz came where {SAMPLE_RATE} Hz is expected: resample it on reading"
+        )
+    padded = np.pad(sound.samples.astype(np.float32), (_WINDOW // 2, _WINDOW))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
+    spectrum = np.abs(np.fft.rfft(windows * np.hanning(_WINDOW).astype(np.float32), n=512)) ** 2
+    return _compress(spectrum @ _mel_filters().T)
+
+
+def mel_of_silence() -> np.ndarray:
+    """float32 [40]: what digital silence encodes to."""
+    return _compress(np.zeros(_NUM_BANDS))
+
+
+def _compress(power: np.ndarray) -> np.ndarray:
+    return ((np.log10(power + 1e-4) + 1.5) / 1.5).astype(np.float32)
+
+
+def _mel_filters() -> np.ndarray:
+    """Triangular filters [40, 257], evenly spaced on the mel scale from 60 to 7600 Hz."""
+    to_mel = lambda hertz: 2595.0 * np.log10(1.0 + hertz / 700.0)  # noqa: E731
+    edges = 700.0 * (10.0 ** (np.linspace(to_mel(60.0), to_mel(7600.0), _NUM_BANDS + 2) / 2595.0) - 1.0)
+    bins = np.linspace(0.0, SAMPLE_RATE / 2, 257)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return np.clip(np.minimum(rising, falling), 0.0, None)
+
+
+class Wav2Vec2:
+    """Hidden states of a wav2vec2 model, mean of all layers, interpolated from 50 Hz to video frames.
+
+    Weights come from a local folder or a hub id; the paper's acoustic encoder (OmniHuman-1, sec. 3.2).
+    """
+
+    name = "wav2vec2"
+
+    def __init__(self, weights: str) -> None:
+        from transformers import Wav2Vec2Model
+
+        if not weights:
+            raise UserError(
+                "encode.speech_encoder=wav2vec2 needs encode.speech_weights: a folder or hub id; or use log_mel"
+            )
+        try:
+            self._model = Wav2Vec2Model.from_pretrained(weights).eval()
+        except OSError as error:
+            raise UserError(
+                f"encode.speech_weights: no wav2vec2 model at '{weights}' ({str(error).splitlines()[0]})"
+            ) from error
+        self.width = int(self._model.config.hidden_size)
+
+    def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
+        """See `SpeechEncoder.encode`."""
+        import torch
+
+        needed = max(len(sound.samples), round(num_frames / fps * SAMPLE_RATE), 2 * _WINDOW)
+        samples = np.pad(sound.samples, (0, needed - len(sound.samples)))
+        normalised = (samples - samples.mean()) / (samples.std() + 1e-7)  # as the model's own feature extractor does
+        with torch.inference_mode():
+            states = self._model(torch.from_numpy(normalised).float()[None], output_hidden_states=True).hidden_states
+        features = torch.stack(states).mean(dim=0)[0].numpy()
+        seconds = (np.arange(num_frames) + 0.5) / fps
+        positions = np.clip(seconds * 50.0 - 0.5, 0, len(features) - 1)
+        below = np.floor(positions).astype(int)
+        above = np.minimum(below + 1, len(features) - 1)
+        share = (positions - below)[:, None]
+        return ((1 - share) * features[below] + share * features[above]).astype(np.float32)
+
+
+def speech_encoder(name: str, weights: str) -> SpeechEncoder:
+    """The encoder of that name.
+
+    Raises:
+        UserError: the name is unknown, or the weights are missing.
+    """
+    if name == LogMel.name:
+        return LogMel()
+    if name == Wav2Vec2.name:
+        return Wav2Vec2(weights)
+    raise UserError(f"encode.speech_encoder: unknown '{name}', expected {LogMel.name} or {Wav2Vec2.name}")

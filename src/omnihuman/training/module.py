@@ -1,0 +1,85 @@
+"""The LightningModule: glue between the loss, which knows nothing of Lightning, and the optimizer."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from omnihuman.batch import TrainingBatch
+from omnihuman.conditions.motion_frames import motion_mask
+from omnihuman.config.schema.stage import Training
+from omnihuman.diffusion.loss import flow_matching_loss
+from omnihuman.diffusion.path import noisy_latents, velocity
+from omnihuman.model.mmdit import OmniHumanTransformer
+
+
+def batch_loss(model: OmniHumanTransformer, batch: TrainingBatch) -> Tensor:
+    """Flow-matching loss [B] of one batch."""
+    noisy = noisy_latents(batch.latents, batch.noise, batch.sigma)
+    predicted = model(noisy, batch.sigma, batch.conditions)
+    given = motion_mask(batch.conditions.motion_on, batch.latents.shape[2])
+    return flow_matching_loss(predicted, velocity(batch.latents, batch.noise), given)
+
+
+def learning_rate_share(step: int, num_steps: int, warmup_steps: int) -> float:
+    """Linear warm-up to 1, then a cosine down to a twentieth at `num_steps`."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
+    return 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class StageModule(pl.LightningModule):
+    """One training stage."""
+
+    def __init__(self, model: OmniHumanTransformer, config: Training, learning_rate: float, num_steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self.losses: list[float] = []
+        """Mean loss of every finished step; part of the checkpoint, so that a resumed run has the whole curve."""
+        self._config, self._learning_rate, self._num_steps = config, learning_rate, num_steps
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """Mean loss of the batch."""
+        loss = batch_loss(self.model, batch).mean()
+        self.losses.append(loss.item())
+        recent = self.losses[-self._config.log_every_steps :]
+        self.log("loss", sum(recent) / len(recent), prog_bar=True, batch_size=len(batch.sigma))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; matrices decay, vectors do not."""
+        matrices = [p for p in self.model.parameters() if p.dim() > 1]
+        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": self._config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self._learning_rate, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_share(step, self._num_steps, self._config.warmup_steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(
+        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch:
+        """Moves the frozen dataclasses, which Lightning would try to change in place."""
+        return move_to_device(batch, device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the loss curve."""
+        checkpoint["losses"] = self.losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the loss curve."""
+        self.losses = list(checkpoint["losses"])
+
+
+def move_to_device(batch: Any, device: torch.device) -> Any:
+    """The same frozen dataclass with every tensor, also nested ones, on `device`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return type(batch)(**{name: move_to_device(value, device) for name, value in vars(batch).items()})

@@ -1,0 +1,145 @@
+"""The step `train STAGE`: resumable training of one stage, from encoded clips to published weights."""
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from omnihuman.config.schema.diffusion import Diffusion
+from omnihuman.config.schema.model import Model
+from omnihuman.config.schema.stage import Stage, Training
+from omnihuman.data.manifest import read_table
+from omnihuman.data.shards import Encoders
+from omnihuman.encoders.text import TEXT_ENCODERS
+from omnihuman.errors import UserError
+from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
+from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.storage.files import file_sha256, publish, publish_folder
+from omnihuman.storage.work import content_key, work_folder
+from omnihuman.training.dataset import SampleSettings, StageBatches
+from omnihuman.training.module import StageModule
+from omnihuman.training.sampling import SampleOrder
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Everything that decides the weights of one stage."""
+
+    name: str
+    stage: Stage
+    training: Training
+    model: Model
+    diffusion: Diffusion
+    seed: int
+
+
+def train_stage(run: StageRun, encoded: Path, models: Path) -> None:
+    """Trains `run.name` from `encoded` and its parent under `models`, and publishes the folder `models`/name.
+
+    A killed call goes on from its last checkpoint, which lies in the work folder of its content. A stage that
+    introduces modalities for which no clip is eligible passes its parent's weights on and says so in its description.
+
+    Raises:
+        UserError: there is no training clip at all, or the parent is missing or of another shape.
+    """
+    encoders = Encoders.load(encoded / "encoders.json")
+    samples = _training_samples(encoded)
+    model = _initial_model(run, encoders, models)
+    note = _why_pass_on(run, samples)
+    losses: list[float] = []
+    if not note:
+        losses = _fit(run, model, samples, encoded, encoders, models)
+    description = ModelDescription(
+        stage=run.name,
+        parent=run.stage.parent or "",
+        note=note,
+        num_steps=len(losses),
+        num_clips={m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)},
+        model=run.model,
+        encoders=encoders,
+    )
+    with publish_folder(models / run.name) as folder:
+        save_model(folder, model, description)
+        _save_losses(folder / "loss.csv", losses)
+
+
+def _training_samples(encoded: Path) -> pd.DataFrame:
+    table = read_table(encoded / "samples.parquet")
+    samples = table[(table["status"] == "ok") & (table["split"] == "train")].reset_index(drop=True)
+    if samples.empty:
+        raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
+    return samples
+
+
+def _initial_model(run: StageRun, encoders: Encoders, models: Path) -> OmniHumanTransformer:
+    if run.stage.parent is None:
+        torch.manual_seed(run.seed)
+        return OmniHumanTransformer(run.model, encoders.widths)
+    model, parent = load_model(models / run.stage.parent)
+    if parent.model != run.model or parent.encoders != encoders:
+        raise UserError(
+            f"{models / run.stage.parent} was trained with another model or other encoders than stage {run.name} is"
+            " configured for: run `dvc repro` to train the parent again"
+        )
+    return model.train()
+
+
+def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:
+    """One sentence when the stage has no newly eligible data, else empty."""
+    if not run.stage.introduces or any(samples[f"{modality}_eligible"].any() for modality in run.stage.introduces):
+        return ""
+    missing = " or ".join(run.stage.introduces)
+    return f"no training clip is eligible for {missing}: the weights of {run.stage.parent} pass on"
+
+
+def _fit(
+    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, encoded: Path, encoders: Encoders, models: Path
+) -> list[float]:
+    """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
+    order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
+    text_encoder = TEXT_ENCODERS[encoders.text_encoder](encoders.max_text_tokens)
+    settings = SampleSettings(
+        run.name, run.stage, run.seed, run.training.motion_frames_share, encoders.max_text_tokens, run.diffusion
+    )
+    batches = StageBatches(samples, encoded, order, settings, text_encoder.encode(""))
+    work = work_folder(_key(run, encoded, models))
+    module = StageModule(model, run.training, run.stage.learning_rate, run.stage.steps)
+    checkpoint = work / "last.ckpt"
+    if checkpoint.exists():
+        batches.first_step = int(torch.load(checkpoint, weights_only=True, mmap=True)["global_step"])
+    trainer = pl.Trainer(
+        max_steps=run.stage.steps,
+        max_epochs=-1,
+        accelerator="auto",
+        devices=1,
+        precision=run.training.precision,  # pyright: ignore[reportArgumentType]  # checked by Lightning
+        gradient_clip_val=run.training.gradient_clip,
+        logger=False,
+        callbacks=[ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps)],
+        enable_model_summary=False,
+        default_root_dir=work,
+    )
+    loader = DataLoader(batches, batch_size=None)
+    trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    return module.losses
+
+
+def _key(run: StageRun, encoded: Path, models: Path) -> str:
+    parent = models / run.stage.parent / "model.safetensors" if run.stage.parent else None
+    return content_key(
+        run=asdict(run),
+        shards=[file_sha256(path) for path in sorted(encoded.iterdir())],
+        parent=file_sha256(parent) if parent else "",
+    )
+
+
+def _save_losses(path: Path, losses: list[float]) -> None:
+    with publish(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "loss"])
+        writer.writerows((step, f"{loss:.5f}") for step, loss in enumerate(losses, start=1))
