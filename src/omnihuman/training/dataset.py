@@ -10,15 +10,13 @@ import torch
 from torch.utils.data import IterableDataset
 
 from omnihuman.batch import TrainingBatch
-from omnihuman.conditions.assembly import ActiveConditions, SegmentInputs, assemble, join_conditions
-from omnihuman.conditions.audio import speech_windows
-from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS
+from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
+from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
-from omnihuman.data.shards import EncodedClip, load_clip
+from omnihuman.data.shards import load_clip
 from omnihuman.diffusion.timesteps import sigma_from_normal
-from omnihuman.encoders.video_codec import num_frames
-from omnihuman.training.activation import generator, uniform
+from omnihuman.keyed_random import generator, uniform
 from omnihuman.training.sampling import Draw, SampleOrder
 
 
@@ -83,28 +81,6 @@ class StageBatches(IterableDataset):
         conditions = assemble(inputs, active, self._settings.max_text_tokens)
         noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
         return TrainingBatch(latents[None], noise[None], sigma.float()[None], conditions)
-
-
-def choose_reference(clip: EncodedClip, window: int, random: np.random.Generator) -> int:
-    """A reference picture from outside the window where there is one, or the model learns to copy the first frame."""
-    start = clip.starts[window]
-    end = start + num_frames(clip.latents.shape[2])
-    outside = np.flatnonzero((clip.reference_frames < start) | (clip.reference_frames >= end))
-    return int(random.choice(outside if len(outside) else len(clip.reference_frames)))
-
-
-def window_inputs(clip: EncodedClip, window: int, reference: int, text: np.ndarray) -> SegmentInputs:
-    """What one window of a clip offers as conditions."""
-    start = int(clip.starts[window])
-    latents = clip.latents[window]
-    num_latents = latents.shape[1]
-    return SegmentInputs(
-        text=text,
-        reference=clip.references[reference],
-        speech=speech_windows(clip.speech.astype(np.float32), start, num_latents),
-        keypoints=clip.keypoints[start : start + num_frames(num_latents)],
-        motion=latents[:, :NUM_MOTION_LATENTS],
-    )
 
 
 def join_samples(items: list[TrainingBatch]) -> TrainingBatch:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from omnihuman.config.schema.stage import Mix
-from omnihuman.training.activation import generator
+from omnihuman.keyed_random import generator
 
 _FITTING_ROUNDS = 200
 

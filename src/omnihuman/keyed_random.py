@@ -1,4 +1,4 @@
-"""Which conditions are on in which sample: a counter-based draw, so that neither resume nor world size changes it."""
+"""Random numbers that are pure functions of a key, so that neither resume, order nor world size changes them."""
 
 import hashlib
 

@@ -1,0 +1,156 @@
+"""`omnihuman render`: a picture and a driving signal to an MP4 file."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omnihuman.batch import KEYPOINTS, Sound
+from omnihuman.config.schema.encode import Encode
+from omnihuman.config.schema.evaluate import Render, Sampling
+from omnihuman.encoders.sizes import encoded_size
+from omnihuman.encoders.speech import SAMPLE_RATE, speech_encoder
+from omnihuman.errors import UserError
+from omnihuman.inference.long_video import VideoInputs, generate_video, num_segments
+from omnihuman.inference.segment import Generator
+from omnihuman.media.picture import read_picture, resize_picture
+from omnihuman.media.sound import read_sound
+from omnihuman.media.worker import Limits, run_guarded
+from omnihuman.media.write import write_video
+from omnihuman.model.checkpoint import load_model
+
+_READING = Limits(deadline_seconds=60.0, memory_megabytes=4096)
+_MAX_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """What to render; at least one of sound and pose drives the video."""
+
+    image: Path
+    output: Path
+    audio: Path | None = None
+    pose: Path | None = None
+    """NAME.keypoints.npz with `points` [F, K, 3] and `seconds` [F]."""
+    text: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RenderedVideo:
+    """What was written."""
+
+    path: Path
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+
+
+def render(
+    request: RenderRequest, model: Path, sampling: Sampling, config: Render, progress: Callable[[int, int], None]
+) -> RenderedVideo:
+    """Renders one video as long as its sound (within a frame), or as its pose where there is no sound.
+
+    Sound alone activates all conditions but pose; pose with sound activates all; pose alone leaves sound off
+    (OmniHuman-1, sec. 3.4).
+
+    Args:
+        model: folder of a trained model.
+        progress: called with finished and all segments.
+
+    Raises:
+        UserError: an input is missing, unreadable or empty.
+    """
+    if request.audio is None and request.pose is None:
+        raise UserError("nothing drives the video: give --audio, --pose or both")
+    if request.output.suffix.lower() != ".mp4":
+        raise UserError(
+            f"--output {request.output}: only .mp4 can be written, name it {request.output.with_suffix('.mp4')}"
+        )
+    picture = read_picture(request.image)
+    sound = _read_sound(request.audio) if request.audio else None
+    network, description = load_model(model)
+    generator = Generator(network, description.encoders, sampling)
+    size = encoded_size(picture.shape[1], picture.shape[0], _sizes(generator))
+    inputs = _video_inputs(request, generator, resize_picture(picture, *size), sound)
+    frames = _enlarged_frames(
+        generator, inputs, request.seed, (size[0] * config.upscale, size[1] * config.upscale), progress
+    )
+    write_video(request.output, frames, generator.encoders.fps, sound, crf=config.crf)
+    return RenderedVideo(
+        request.output, inputs.num_frames, generator.encoders.fps, size[0] * config.upscale, size[1] * config.upscale
+    )
+
+
+def _sizes(generator: Generator) -> Encode:
+    encoders = generator.encoders
+    return Encode(
+        area_pixels=encoders.area_pixels, size_multiple=encoders.size_multiple, max_aspect=encoders.max_aspect
+    )
+
+
+def _read_sound(path: Path) -> Sound:
+    """The sound at the speech encoder's rate, decoded in a worker that can be killed."""
+    if not path.is_file():
+        raise UserError(f"sound {path}: no such file")
+    (outcome,) = run_guarded(partial(read_sound, sample_rate=SAMPLE_RATE), [path], _READING, "")
+    if outcome.status != "ok":
+        raise UserError(f"sound {path}: cannot be read ({outcome.error}); give WAV, MP3, FLAC, M4A, OGG or a video")
+    if outcome.value is None or not len(outcome.value.samples):
+        raise UserError(f"sound {path}: holds no sound")
+    if len(outcome.value.samples) > _MAX_SECONDS * SAMPLE_RATE:
+        raise UserError(f"sound {path}: longer than {_MAX_SECONDS:g} seconds, cut it")
+    return outcome.value
+
+
+def _read_pose(path: Path, fps: float) -> np.ndarray:
+    """Keypoints [F, K, 3] at model time, by the nearest declared moment."""
+    try:
+        with np.load(path, allow_pickle=False) as declared:
+            points, seconds = declared["points"].astype(np.float32), declared["seconds"].astype(np.float64)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"pose {path}: expected a .npz with `points` [F, 17, 3] and `seconds` [F] ({error})") from error
+    if points.ndim != 3 or points.shape[1:] != (len(KEYPOINTS), 3) or len(points) != len(seconds) or not len(points):
+        raise UserError(
+            f"pose {path}: `points` has shape {points.shape}, expected [F, {len(KEYPOINTS)}, 3] with F seconds"
+        )
+    moments = np.arange(round((seconds[-1] - seconds[0]) * fps) + 1) / fps + seconds[0]
+    return points[np.abs(seconds[None] - moments[:, None]).argmin(axis=1)]
+
+
+def _video_inputs(
+    request: RenderRequest, generator: Generator, picture: np.ndarray, sound: Sound | None
+) -> VideoInputs:
+    encoders = generator.encoders
+    pose = _read_pose(request.pose, encoders.fps) if request.pose else None
+    num_frames = max(1, round(len(sound.samples) / SAMPLE_RATE * encoders.fps)) if sound else len(pose)  # pyright: ignore[reportArgumentType]  # one of the two is given
+    speech = np.zeros((num_frames, encoders.speech_width), np.float32)
+    if sound:
+        speech = speech_encoder(encoders.speech_encoder, encoders.speech_weights).encode(
+            sound, num_frames, encoders.fps
+        )
+    pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+    reference = generator.codec().encode(pixels[None, :, None])[0, :, 0]
+    return VideoInputs(
+        num_frames=num_frames,
+        reference=reference.numpy(),
+        text=generator.text_encoder().encode(request.text),
+        speech=speech,
+        audio=sound is not None,
+        keypoints=pose,
+    )
+
+
+def _enlarged_frames(
+    generator: Generator, inputs: VideoInputs, seed: int, size: tuple[int, int], progress: Callable[[int, int], None]
+) -> Iterator[np.ndarray]:
+    total = num_segments(inputs.num_frames, generator.encoders.num_frames)
+    progress(0, total)
+    for number, frames in enumerate(generate_video(generator, inputs, seed), start=1):
+        progress(number, total)
+        for frame in frames:
+            yield resize_picture((frame * 255).round().astype(np.uint8), *size)

@@ -1,0 +1,63 @@
+"""One segment: from noise to latents under conditions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnihuman.batch import Conditions
+from omnihuman.conditions.motion_frames import motion_mask, put_back
+from omnihuman.config.schema.evaluate import Sampling
+from omnihuman.data.shards import Encoders
+from omnihuman.diffusion.guidance import annealed, guided_velocity
+from omnihuman.diffusion.solver import euler
+from omnihuman.diffusion.timesteps import sampling_schedule
+from omnihuman.encoders.text import TEXT_ENCODERS, TextEncoder
+from omnihuman.encoders.video_codec import VIDEO_CODECS, VideoCodec
+from omnihuman.keyed_random import generator
+from omnihuman.model.mmdit import OmniHumanTransformer
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained model with the frozen encoders that it was trained with."""
+
+    model: OmniHumanTransformer
+    encoders: Encoders
+    sampling: Sampling
+
+    def codec(self) -> VideoCodec:
+        """The codec of the model's latents."""
+        return VIDEO_CODECS[self.encoders.video_codec]()
+
+    def text_encoder(self) -> TextEncoder:
+        """The encoder of the model's prompts."""
+        return TEXT_ENCODERS[self.encoders.text_encoder](self.encoders.max_text_tokens)
+
+    @torch.inference_mode()
+    def segment(self, conditions: Conditions, num_latents: int, noise_keys: Sequence[tuple[int | str, ...]]) -> Tensor:
+        """Latents [B, C, T, h, w].
+
+        Args:
+            conditions: of a batch of B segments of one size; its motion frames appear unchanged in the result.
+            num_latents: T.
+            noise_keys: one key a segment; equal keys give equal noise, in whatever batch the segment is.
+        """
+        channels, height, width = conditions.reference.shape[1:]
+        shape = (channels, num_latents, height, width)
+        drawn = [generator(*key).standard_normal(shape, dtype=np.float32) for key in noise_keys]
+        noise = torch.from_numpy(np.stack(drawn)).to(conditions.reference)
+        empty_text = torch.from_numpy(self.text_encoder().encode("")).to(conditions.text)
+        sampling = self.sampling
+
+        def velocity(x: Tensor, sigma: Tensor, step: int) -> Tensor:
+            text, audio = (
+                annealed(first, min(first, sampling.guidance_end), step, sampling.num_steps)
+                for first in (sampling.guidance_text, sampling.guidance_audio)
+            )
+            return guided_velocity(self.model, x, sigma, conditions, empty_text, text, audio)
+
+        latents = euler(velocity, noise, sampling_schedule(sampling.num_steps, sampling.shift))
+        return put_back(latents, conditions.motion, motion_mask(conditions.motion_on, num_latents))
