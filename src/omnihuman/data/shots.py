@@ -1,0 +1,56 @@
+"""Step `split`: sources are cut into clips at shot boundaries."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omnihuman.config.schema.split import Split
+from omnihuman.data.manifest import CLIPS, read_table, write_table
+from omnihuman.data.sources import SOURCES_TABLE, source_path
+from omnihuman.media.shots import Shot, cut_shot, find_shots
+from omnihuman.media.worker import Limits, run_guarded
+
+
+def split(config: Split, sources: Path, clips: Path) -> None:
+    """Cuts all sources into clips and writes the table `CLIPS`.
+
+    A source that cannot be cut, and a shot that is too short, become one row each that says why.
+    """
+    table = read_table(sources / SOURCES_TABLE)
+    rows_of_source = {row["source_id"]: row for row in table.to_dict("records")}
+    usable = [row for row in rows_of_source.values() if row["status"] == "ok"]
+    limits = Limits(config.deadline_seconds, config.memory_megabytes)
+    paths = [source_path(sources, row["path"]) for row in usable]
+    outcomes = run_guarded(partial(find_shots, config), paths, limits, "split")
+    cut = {
+        row["source_id"]: [_row(row, Shot(0.0, 0.0), outcome.status, outcome.error)]
+        if outcome.value is None
+        else [_clip_row(config, row, clip) for shot in outcome.value for clip in cut_shot(config, shot)]
+        for row, outcome in zip(usable, outcomes, strict=True)
+    }
+    rows = []
+    for source_id, source in rows_of_source.items():
+        own = cut.get(source_id) or [_row(source, Shot(0.0, 0.0), source["status"], source["error"])]
+        rows += [{**row, "index": index} for index, row in enumerate(own)]
+    write_table(rows, CLIPS, clips)
+
+
+def _clip_row(config: Split, source: dict[str, Any], clip: Shot) -> dict[str, Any]:
+    length = clip.end_seconds - clip.start_seconds
+    if length >= config.min_clip_seconds:
+        return _row(source, clip, "ok", "")
+    return _row(source, clip, "error", f"lasts {length:.2f} s, shorter than {config.min_clip_seconds:g} s")
+
+
+def _row(source: dict[str, Any], clip: Shot, status: str, error: str) -> dict[str, Any]:
+    start, end = round(clip.start_seconds, 6), round(clip.end_seconds, 6)
+    key = f"{source['sha256'] or source['source_id']} {start:.3f} {end:.3f}"
+    return {
+        "clip_id": hashlib.sha256(key.encode()).hexdigest()[:16],
+        "source_id": source["source_id"],
+        "start_seconds": start,
+        "end_seconds": end,
+        "status": status,
+        "error": error,
+    }

@@ -1,0 +1,102 @@
+"""The figures of one evaluation, from generated clips to intervals; pure functions of their inputs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from omnihuman.config.schema.evaluate import Evaluate
+from omnihuman.evaluation.held_out import GeneratedClip
+from omnihuman.evaluation.mouth import MouthTrack, mouth_region, track_mouth
+from omnihuman.evaluation.pose_following import PoseError, pose_error
+from omnihuman.evaluation.regions import background_mask, masked_psnr
+from omnihuman.evaluation.sound_tracks import envelope, vowel_spread
+from omnihuman.evaluation.statistics import Estimate, bootstrap_mean, correlation, shuffled_null
+
+
+@dataclass(frozen=True)
+class Following:
+    """How one part of the mouth follows one part of the sound."""
+
+    generated: Estimate  # mean correlation in generated clips
+    null: Estimate  # the same with other clips' sounds
+    real: Estimate  # the same in the real held-out clips: what the instrument sees at best
+
+
+@dataclass(frozen=True)
+class SoundFigures:
+    """What sound-driven clips show."""
+
+    opening: Following
+    width: Following
+    background_psnr: Estimate
+    clips: list[str]
+
+
+@dataclass(frozen=True)
+class PoseFigures:
+    """What pose-driven clips show, in shares of the picture's height."""
+
+    generated: Estimate  # keypoint distance to the driving pose
+    still: Estimate  # distance of the reference's own pose
+    gain: Estimate  # still minus generated, per clip
+    real: Estimate  # distance found in the real clip: the instrument's floor
+
+
+def sound_figures(clips: Sequence[GeneratedClip], fps: float, config: Evaluate, seed: int) -> SoundFigures:
+    """Correlations and background of sound-driven clips; without a visible mouth only the background counts."""
+    measured = [(clip, tracks) for clip in clips if (tracks := _mouths(clip)) is not None]
+    sounds = [clip.sound(fps) for clip, _ in measured]
+    length = min((len(clip.video) for clip, _ in measured), default=0)
+
+    def following(part: Callable[[MouthTrack], np.ndarray], of_sound: Callable[..., np.ndarray]) -> Following:
+        wanted = [of_sound(sound, length, fps) for sound in sounds]
+        table = np.array([[correlation(part(generated), track) for track in wanted] for _, (generated, _) in measured])
+        real = np.array([correlation(part(r), track) for (_, (_, r)), track in zip(measured, wanted, strict=True)])
+        matched = np.diag(table) if len(table) else np.zeros(0)
+        return Following(
+            generated=_estimate(matched, config, seed),
+            null=shuffled_null(table, config.confidence, config.num_resamples, seed),
+            real=_estimate(real, config, seed),
+        )
+
+    return SoundFigures(
+        opening=following(lambda track: track.opening, envelope),
+        width=following(lambda track: track.width, vowel_spread),
+        background_psnr=_estimate(np.array([p for c in clips if (p := _background(c)) is not None]), config, seed),
+        clips=[clip.item.clip_id for clip, _ in measured],
+    )
+
+
+def pose_figures(clips: Sequence[GeneratedClip], config: Evaluate, seed: int) -> PoseFigures:
+    """Keypoint distances of pose-driven clips in which the pose moves."""
+    pairs = [(g, r) for c in clips if (g := _pose_error(c, c.video)) and (r := _pose_error(c, c.real))]
+    generated, still, real = (
+        np.array(values)
+        for values in ([g.video for g, _ in pairs], [g.still for g, _ in pairs], [r.video for _, r in pairs])
+    )
+    return PoseFigures(
+        generated=_estimate(generated, config, seed),
+        still=_estimate(still, config, seed),
+        gain=_estimate(still - generated, config, seed),
+        real=_estimate(real, config, seed),
+    )
+
+
+def _estimate(values: np.ndarray, config: Evaluate, seed: int) -> Estimate:
+    return bootstrap_mean(values, config.confidence, config.num_resamples, seed)
+
+
+def _mouths(clip: GeneratedClip) -> tuple[MouthTrack, MouthTrack] | None:
+    """Tracks of the generated and of the real clip."""
+    region = mouth_region(clip.reference_keypoints, *clip.reference.shape[:2])
+    return None if region is None else (track_mouth(clip.video, region), track_mouth(clip.real, region))
+
+
+def _background(clip: GeneratedClip) -> float | None:
+    mask = background_mask(clip.real, clip.reference, clip.keypoints)
+    return None if mask is None else masked_psnr(clip.video, clip.reference, mask)
+
+
+def _pose_error(clip: GeneratedClip, video: np.ndarray) -> PoseError | None:
+    return pose_error(video, clip.keypoints, clip.reference, clip.reference_keypoints)

@@ -1,0 +1,82 @@
+"""The step `evaluate`: figures, pictures and videos on held-out identities and sounds."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from omnihuman.config.schema.evaluate import Evaluate, Sampling
+from omnihuman.evaluation.figures import PoseFigures, SoundFigures, pose_figures, sound_figures
+from omnihuman.evaluation.held_out import GeneratedClip, generate, held_out_windows
+from omnihuman.evaluation.pictures import contact_sheet, plot_following, side_by_side
+from omnihuman.inference.segment import Generator
+from omnihuman.model.checkpoint import load_model
+from omnihuman.storage.files import publish, publish_folder
+
+_NUM_SHOWN = 6
+
+
+def evaluate(
+    config: Evaluate, sampling: Sampling, seed: int, encoded: Path, model: Path, metrics: Path, pictures: Path
+) -> None:
+    """Measures a model and writes flat figures (`metrics`, for `dvc metrics`) and the folder `pictures`.
+
+    A set without eligible held-out clips gives no figures and says so; nothing is made up.
+
+    Raises:
+        UserError: the model or the encoded data is missing.
+    """
+    network, description = load_model(model)
+    generator = Generator(network, description.encoders, sampling)
+    fps = description.encoders.fps
+    by_sound = _generate(generator, config, encoded, seed, audio=True, pose=False)
+    by_pose = _generate(generator, config, encoded, seed, audio=True, pose=True)
+    sound = sound_figures(by_sound, fps, config, seed)
+    pose = pose_figures(by_pose, config, seed)
+    with publish_folder(pictures) as folder:
+        for name, clips in (("sound", by_sound), ("pose", by_pose)):
+            _show(clips, folder, name, fps)
+        if sound.opening.generated.num_clips:
+            plot_following(sound.opening, sound.width, folder / "following.png")
+    with publish(metrics) as temporary:
+        temporary.write_text(json.dumps(_flat(sound, pose, config), indent=2) + "\n")
+
+
+def _generate(
+    generator: Generator, config: Evaluate, encoded: Path, seed: int, *, audio: bool, pose: bool
+) -> list[GeneratedClip]:
+    modality, count = ("pose", config.num_pose_clips) if pose else ("audio", config.num_audio_clips)
+    items = held_out_windows(encoded, modality, count, seed)
+    label = f"evaluate {modality}"
+    return generate(generator, items, audio=audio, pose=pose, batch_size=config.batch_size, seed=seed, label=label)
+
+
+def _show(clips: list[GeneratedClip], folder: Path, name: str, fps: float) -> None:
+    shown = clips[:_NUM_SHOWN]
+    if not shown:
+        (folder / f"{name}-none.txt").write_text(f"No held-out clip is eligible for being driven by {name}.\n")
+        return
+    contact_sheet(shown, folder / f"{name}-contact-sheet.png")
+    for number, clip in enumerate(shown):
+        side_by_side(clip, folder / f"{name}-{number}.mp4", fps)
+
+
+def _flat(sound: SoundFigures, pose: PoseFigures, config: Evaluate) -> dict:
+    """Figures as DVC compares them: nested by name, null where nothing could be measured."""
+    estimates = {
+        "opening": asdict(sound.opening),
+        "width": asdict(sound.width),
+        "background_psnr_db": asdict(sound.background_psnr),
+        "pose_distance": asdict(pose),
+    }
+    return {"confidence": config.confidence, **_without_nan(estimates)}
+
+
+def _without_nan(value: dict) -> dict:
+    cleaned = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            cleaned[key] = _without_nan(item)
+        else:
+            cleaned[key] = None if isinstance(item, float) and math.isnan(item) else item
+    return cleaned

@@ -1,0 +1,260 @@
+"""Worker processes that can be killed.
+
+Decoders may spin for ever, crash or eat all memory on a hostile file, and ignore every signal but SIGKILL
+(decord #375, #269, #363). Work on untrusted files therefore runs in processes that are thrown away.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Generic, TypeVar
+
+import psutil
+from tqdm import tqdm
+
+from omnihuman.errors import UserError
+
+Item = TypeVar("Item")
+T = TypeVar("T")
+
+START_SECONDS = 120.0
+"""Time allowed for a worker to start and import the function's module; not charged to any item."""
+AHEAD_PER_WORKER = 16
+"""Results that may wait for a slower item before them; bounds the memory of the parent."""
+MAX_MESSAGE_CHARACTERS = 300
+ONE_THREAD = {
+    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one item may use, and how many items a process handles before it is replaced."""
+
+    deadline_seconds: float
+    memory_megabytes: int  # on top of what the worker has mapped before its first item
+    items_per_worker: int = 200
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What became of one item."""
+
+    index: int  # position in the items
+    status: str  # ok | error | timeout
+    value: T | None  # None unless status is ok
+    error: str  # one sentence for people, empty when status is ok
+
+
+def num_workers() -> int:
+    """`$OMNIHUMAN_WORKERS`, by default the number of processors.
+
+    Raises:
+        UserError: the variable is not a positive whole number.
+    """
+    text = os.environ.get("OMNIHUMAN_WORKERS", "")
+    if not text:
+        return os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"OMNIHUMAN_WORKERS is {text!r}; set it to a whole number of at least 1, or unset it")
+    return int(text)
+
+
+def run_guarded(
+    function: Callable[[Item], T], items: Sequence[Item], limits: Limits, description: str
+) -> Iterator[Outcome[T]]:
+    """Applies a function to every item in worker processes and yields the outcomes in the order of the items.
+
+    An exception, a crash and exhausted memory make one `error`, a missed deadline one `timeout`; the other items go on.
+    No worker is left when the iterator ends, is closed, or the parent dies.
+
+    Args:
+        function: importable by name; its items and results are pickled.
+        description: shown in front of the progress bar, on a terminal only.
+
+    Raises:
+        RuntimeError: a worker cannot start, because the function's module cannot be imported there.
+    """
+    pool = _Pool(function, items, limits, size=min(num_workers(), len(items)))
+    waiting: dict[int, Outcome[T]] = {}
+    try:
+        with tqdm(total=len(items), desc=description, disable=None, file=sys.stderr) as progress:
+            for index in range(len(items)):
+                while index not in waiting:
+                    for outcome in pool.advance(index + AHEAD_PER_WORKER * pool.size):
+                        waiting[outcome.index] = outcome
+                        progress.update()
+                yield waiting.pop(index)
+    finally:
+        pool.close()
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: ForkServerProcess
+    connection: Connection
+    deadline: float  # on the monotonic clock
+    index: int | None = None  # of the item in work
+    ready: bool = False
+    num_items: int = 0
+
+    def kill(self) -> int:
+        """Returns the exit code; negative for a signal."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        return self.process.exitcode or 0
+
+
+@dataclass
+class _Pool(Generic[Item, T]):
+    function: Callable[[Item], T]
+    items: Sequence[Item]
+    limits: Limits
+    size: int
+    next_index: int = 0
+    workers: list[_Worker] = field(default_factory=list)
+
+    def advance(self, index_limit: int) -> Iterator[Outcome[T]]:
+        """Hands out items below the limit, waits for something to happen, and yields what was finished by it."""
+        self._hand_out(min(index_limit, len(self.items)))
+        busy = [worker for worker in self.workers if worker.index is not None or not worker.ready]
+        patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        heard = wait([worker.connection for worker in busy], patience)
+        for worker in busy:
+            if worker.connection in heard:
+                yield from self._receive(worker)
+            elif time.monotonic() > worker.deadline:
+                yield self._give_up(worker)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self.workers = []
+
+    def _hand_out(self, index_limit: int) -> None:
+        for worker in self.workers:
+            if worker.ready and worker.index is None and self.next_index < index_limit:
+                worker.index, worker.num_items = self.next_index, worker.num_items + 1
+                worker.deadline = time.monotonic() + self.limits.deadline_seconds
+                self.next_index += 1
+                # A worker that died while idle is found when its pipe is read.
+                with suppress(BrokenPipeError):
+                    worker.connection.send(self.items[worker.index])
+        num_starting = sum(not worker.ready for worker in self.workers)
+        num_wanted = min(self.size - len(self.workers), index_limit - self.next_index - num_starting)
+        for _ in range(num_wanted):
+            self.workers.append(_start_worker(self.function, self.limits))
+
+    def _receive(self, worker: _Worker) -> Iterator[Outcome[T]]:
+        try:
+            status, value, error = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            # The exit code tells how it ended, and has to be there before the worker is dropped.
+            worker.process.join(timeout=1.0)
+            status, value, error = "error", None, ""
+        if status == "ready":
+            worker.ready = True
+            return
+        if worker.index is None:
+            raise RuntimeError(f"a worker process could not start: {error or _death(self._drop(worker))}")
+        index, worker.index = worker.index, None
+        if status == "error" and not error:
+            error = _death(self._drop(worker))
+        elif worker.num_items >= self.limits.items_per_worker:
+            self._drop(worker)
+        yield Outcome(index, status, value, error)
+
+    def _give_up(self, worker: _Worker) -> Outcome[T]:
+        self._drop(worker)
+        if worker.index is None:
+            raise RuntimeError(f"a worker process did not start within {START_SECONDS:g} s")
+        return Outcome(worker.index, "timeout", None, f"took longer than {self.limits.deadline_seconds:g} s")
+
+    def _drop(self, worker: _Worker) -> int:
+        self.workers.remove(worker)
+        return worker.kill()
+
+
+def _start_worker(function: Callable[[Any], Any], limits: Limits) -> _Worker:
+    # forkserver: a fork of this process would copy locks that its threads hold, and an open decord reader hangs in it.
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, limits.memory_megabytes), daemon=True)
+    process.start()
+    theirs.close()
+    with suppress(BrokenPipeError):
+        ours.send(function)
+    deadline = time.monotonic() + START_SECONDS
+    return _Worker(process, ours, deadline)  # pyright: ignore[reportArgumentType] (the stub gives Windows's class too)
+
+
+def _death(exit_code: int) -> str:
+    if exit_code < 0:
+        return f"the worker process was stopped by {signal.Signals(-exit_code).name}"
+    return f"the worker process ended early with exit code {exit_code}"
+
+
+def _work(connection: Connection, memory_megabytes: int) -> None:
+    """Life of a worker: one function, then items until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ.update(ONE_THREAD)
+    # Decoders print each damaged packet from native code; failures travel through the pipe instead.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        function = connection.recv()
+    except Exception as error:
+        connection.send(("error", None, f"{type(error).__name__}: {error}"))
+        return
+    _cap_memory(memory_megabytes)
+    connection.send(("ready", None, ""))
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:
+            return
+        connection.send(_apply(function, item, memory_megabytes))
+
+
+def _apply(function: Callable[[Any], Any], item: Any, memory_megabytes: int) -> tuple[str, Any, str]:
+    try:
+        return "ok", function(item), ""
+    except MemoryError:
+        return "error", None, f"needed more than {memory_megabytes} MB of memory"
+    except (UserError, ValueError) as error:
+        return "error", None, _one_sentence(str(error) or type(error).__name__)
+    except Exception as error:
+        return "error", None, _one_sentence(f"{type(error).__name__}: {error}")
+
+
+def _one_sentence(text: str) -> str:
+    return " ".join(text.split())[:MAX_MESSAGE_CHARACTERS]
+
+
+def _cap_memory(memory_megabytes: int) -> None:
+    """Makes allocations fail at the limit.
+
+    The address space is capped, not watched, because a decoder fills gigabytes between two looks, and then the kernel
+    ends whatever process it likes. Libraries reserve much of it before the first item, hence the sum.
+    """
+    limit = psutil.Process().memory_info().vms + memory_megabytes * 2**20
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _die_with_parent() -> None:
+    """Ends a worker whose parent was killed while an item is in work, when nobody reads the pipe."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

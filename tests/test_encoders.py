@@ -1,0 +1,78 @@
+"""Speech and text encoders."""
+
+import numpy as np
+import pytest
+import torch
+
+from omnihuman.batch import Sound
+from omnihuman.config.schema.encode import Encode
+from omnihuman.encoders.sizes import encoded_size
+from omnihuman.encoders.speech import SAMPLE_RATE, LogMel, mel_of_silence, speech_encoder
+from omnihuman.encoders.text import HashedWords
+from omnihuman.errors import UserError
+
+
+def tone(seconds: float, hertz: float = 440.0) -> Sound:
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return Sound((0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32), SAMPLE_RATE)
+
+
+def test_log_mel_is_aligned_with_frames():
+    sound = Sound(np.zeros(2 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
+    burst = tone(0.2).samples
+    sound.samples[SAMPLE_RATE : SAMPLE_RATE + len(burst)] = burst  # from second 1.0 to 1.2: frames 25 .. 29
+    loudness = LogMel().encode(sound, 50, 25.0).mean(axis=1)
+    assert set(np.flatnonzero(loudness > loudness.min() + 0.3)) >= set(range(25, 30))
+    assert loudness[:24].max() < loudness[25:30].min()
+    assert loudness[31:].max() < loudness[25:30].min()
+
+
+def test_log_mel_beyond_the_sound_is_silence():
+    features = LogMel().encode(tone(0.4), 50, 25.0)
+    np.testing.assert_array_equal(features[-1].reshape(-1, 40), np.tile(mel_of_silence(), (4, 1)))
+
+
+def test_other_rates_are_refused():
+    with pytest.raises(UserError, match="16000 Hz is expected"):
+        LogMel().encode(Sound(np.zeros(100, np.float32), 8000), 1, 25.0)
+
+
+def test_wav2vec2_loads_published_layout_and_interpolates(tmp_path):
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    Wav2Vec2Model(config).save_pretrained(tmp_path)
+    encoder = speech_encoder("wav2vec2", str(tmp_path))
+    features = encoder.encode(tone(1.0), 25, 25.0)
+    assert features.shape == (25, 16)
+    assert np.isfinite(features).all()
+    assert np.ptp(features, axis=0).max() > 0
+
+
+@pytest.mark.parametrize(("name", "weights", "message"), [
+    ("wav2vec2", "", "encode.speech_weights"), ("wav2vec2", "/no/such/folder", "no wav2vec2 model"), ("x", "", "unknown 'x'"),
+])  # fmt: skip
+def test_speech_encoder_errors(name: str, weights: str, message: str):
+    with pytest.raises(UserError, match=message):
+        speech_encoder(name, weights)
+
+
+def test_words_have_fixed_directions():
+    encoder = HashedWords(4)
+    first, second = encoder.encode("a red shirt"), encoder.encode("Red hair")
+    np.testing.assert_array_equal(first[2], second[1])
+    assert encoder.encode("").shape == (1, 64)
+    assert encoder.encode("one two three four five six").shape == (4, 64)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (1080, 1920), (1920, 1080), (300, 350), (4000, 100), (1, 1)])
+def test_encoded_size(width: int, height: int):
+    config = Encode()
+    columns, rows = encoded_size(width, height, config)
+    assert columns % config.size_multiple == 0 and rows % config.size_multiple == 0
+    assert 0.6 < columns * rows / config.area_pixels < 1.4
+    assert (columns > rows) == (width > height * 1.07)
