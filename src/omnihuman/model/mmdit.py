@@ -14,6 +14,7 @@ from omnihuman.conditions.reference import reference_channels, reference_positio
 from omnihuman.conditions.text import TextCondition
 from omnihuman.config.schema.model import Model
 from omnihuman.model.blocks import BlockInputs, DualBlock, SingleBlock, modulate
+from omnihuman.model.preconditioning import preconditioning
 from omnihuman.model.rope import rotation, video_positions
 
 _NUM_FREQUENCIES = 128
@@ -45,6 +46,8 @@ class OmniHumanTransformer(nn.Module):
         shape = (width, config.num_heads, config.mlp_ratio, config.audio_width)
         channels = 2 * widths.latent_channels + 1 + config.pose_channels
         patch = (1, config.patch_size, config.patch_size)
+        self.latent_std = nn.Buffer(torch.ones(widths.latent_channels))
+        """Standard deviation of the data per latent channel, measured once, before the first stage."""
         self.x_embedder = nn.Conv3d(channels, width, kernel_size=patch, stride=patch)
         self.sigma_embedding = SigmaEmbedding(width)
         self.text_condition = TextCondition(widths.text_width, width)
@@ -70,14 +73,17 @@ class OmniHumanTransformer(nn.Module):
             [B, C, T, h, w]; without meaning at motion frames.
         """
         given = motion_mask(conditions.motion_on, noisy.shape[2])
-        latents = put_back(noisy, conditions.motion, given)
+        scaling = preconditioning(sigma, self.latent_std)
+        std = self.latent_std[:, None, None, None]
+        latents = put_back(scaling.input * noisy, conditions.motion / std, given)
         x, num_reference = self._embed(latents, given, conditions)
         y = self.text_condition(conditions.text)
         inputs = self._block_inputs(x, latents, sigma, given, num_reference, conditions)
         for block in [*self.dual_blocks, *self.single_blocks]:
             x, y = block(x, y, inputs)
         scale, shift = self.norm_out(functional.silu(inputs.noisy))[:, None].chunk(2, dim=-1)
-        return self._unpatchify(self.proj_out(modulate(x[:, num_reference:], shift, scale)), latents.shape)
+        output = self._unpatchify(self.proj_out(modulate(x[:, num_reference:], shift, scale)), latents.shape)
+        return scaling.skip * noisy + scaling.output * output
 
     def _embed(self, latents: Tensor, given: Tensor, conditions: Conditions) -> tuple[Tensor, int]:
         """Reference and video tokens [B, N, D], and how many of them are the reference's."""
@@ -87,7 +93,9 @@ class OmniHumanTransformer(nn.Module):
         tokens = video.flatten(2).transpose(1, 2)
         if not conditions.reference_on.any():
             return tokens, 0
-        reference = self.x_embedder(reference_channels(conditions.reference, self.config.pose_channels))
+        reference = self.x_embedder(
+            reference_channels(conditions.reference / self.latent_std[:, None, None], self.config.pose_channels)
+        )
         reference_tokens = reference.flatten(2).transpose(1, 2)
         return torch.cat([reference_tokens, tokens], dim=1), reference_tokens.shape[1]
 

@@ -1,0 +1,103 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-unit check bench soak format lock clean
+
+VENV := $(CURDIR)/.venv
+# An activated or earlier environment of this project must not become the interpreter that builds the next one.
+PYTHON ?= $(shell PATH="$(subst $(VENV)/bin:,,$(PATH))"; command -v python3.11 || command -v python3)
+PROFILE ?= demo
+DATA ?=
+WORKERS ?= 2
+KEY := $(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+KEY_DEV := $(shell cat requirements.lock requirements-dev.lock pyproject.toml | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.stamp-$(KEY)
+STAMP_DEV := $(VENV)/.stamp-dev-$(KEY_DEV)
+
+export PATH := $(VENV)/bin:$(PATH)
+export DATA
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_SITE_CACHE_DIR := $(or $(OMNIHUMAN_HOME),$(HOME)/.omnihuman)/dvc
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do
+		printf '  make %-10s %s\n' "$$name" "$$text"
+	done
+
+# Arguments: the lock to install, the stamp that says so.
+define install
+	test -n "$(PYTHON)" || { echo "No python3 on PATH: install CPython 3.11 or 3.12, or set PYTHON=." >&2; exit 2; }
+	"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' ||
+		{ echo "$(PYTHON) is not CPython 3.11 or 3.12: set PYTHON=." >&2; exit 2; }
+	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
+	"$(VENV)/bin/python" -m pip install -r $(1) | sed -un -e 's/^\(Collecting [^ ]*\).*/  \1/p' \
+		-e 's/^Processing .*\/\([^ ]*\).*/  Processing \1/p' -e 's/^\(Building\|Installing\) .*/  \1 packages .../p'
+	"$(VENV)/bin/python" -m pip install --quiet --no-deps --editable .
+	test -e .git || dvc config --local core.no_scm true
+	rm -f "$(VENV)"/.stamp-*
+	touch "$(2)"
+endef
+
+setup: ## Create .venv with the locked packages (skipped while the lock is unchanged)
+	@if [ -e "$(STAMP)" ] || [ -e "$(STAMP_DEV)" ]; then exit 0; fi
+	echo "Setting up .venv: 245 packages, some minutes ..."
+	$(call install,requirements.lock,$(STAMP))
+
+setup-dev: ## The same with the tools of development
+	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
+	echo "Setting up .venv for development: 263 packages, some minutes ..."
+	$(call install,requirements-dev.lock,$(STAMP_DEV))
+
+demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name
+	@if [ -n "$$DATA" ]; then
+		omnihuman demo --profile "$(PROFILE)" --data "$$DATA" collect.licence=unknown collect.consent_basis=unknown
+	else
+		omnihuman demo --profile "$(PROFILE)"
+	fi
+
+test: test-unit ## All tests: the quick ones first, then the slow
+	@pytest -m "slow and not soak"
+
+test-unit: setup-dev ## The quick tests only
+	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) -m "not slow and not soak"
+
+check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
+	@ruff check .
+	ruff format --check .
+	basedpyright
+	lint-imports
+	omnihuman config compose --check
+
+bench: setup-dev ## Run every benchmark
+	@for benchmark in benchmarks/*.py; do python "$$benchmark"; done
+
+soak: setup-dev ## The long versions of the fault tests
+	@pytest -m soak
+
+format: setup-dev ## Put the code into the agreed form
+	@ruff check --fix .
+	ruff format .
+
+lock: ## Resolve pyproject's dependencies anew into both locks
+	@rm -rf build/lock
+	"$(PYTHON)" -m venv build/lock
+	freeze() { build/lock/bin/python -m pip freeze --exclude omnihuman --exclude pip --exclude setuptools --exclude wheel |
+		sed 's/^\(torch==[^+]*\)+.*/\1/'; }
+	grep '^#' requirements.lock > build/lock/use.lock
+	grep '^[#-]' requirements-dev.lock > build/lock/dev.lock
+	grep -v '^-r' requirements-dev.lock > build/lock/constraints.txt
+	build/lock/bin/python -m pip install -c requirements.lock .
+	freeze > build/lock/use.txt
+	build/lock/bin/python -m pip install -c requirements.lock -c build/lock/constraints.txt '.[dev]'
+	freeze > build/lock/dev.txt
+	cat build/lock/use.txt >> build/lock/use.lock
+	(grep -vxFf build/lock/use.txt build/lock/dev.txt || true) >> build/lock/dev.lock
+	mv build/lock/use.lock requirements.lock
+	mv build/lock/dev.lock requirements-dev.lock
+
+clean: ## Remove caches and everything that the chain made, but neither .venv nor DVC's cache
+	@rm -rf build dist data models renders .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,146 @@
+"""Rules that span several keys. Every message names the key, its value and the remedy."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+from omnihuman.config.schema.collect import Collect
+from omnihuman.config.schema.decide import Decide
+from omnihuman.config.schema.encode import Encode
+from omnihuman.config.schema.model import Model
+from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.split import Split
+from omnihuman.config.schema.stage import Stage
+from omnihuman.errors import UserError
+
+LATENT_PIXELS = 8
+"""Every video codec here maps 8 x 8 pixels to one latent position."""
+MODALITIES = ("base", "audio", "pose")
+STRENGTH = ("text", "reference", "audio", "pose")
+"""From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
+_POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
+_SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
+
+
+def check(params: Params) -> None:
+    """Raises `UserError` with one line per rule that is broken."""
+    problems = [
+        *_check_ranges(asdict(params)),
+        *_check_collect(params.collect),
+        *_check_split(params.split),
+        *_check_decide(params.decide),
+        *_check_encode(params.encode, params.model),
+        *_check_model(params.model),
+        *_check_parents(params.stages),
+        *_check_activations(params.stages),
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        name = prefix + key
+        if isinstance(value, dict):
+            yield from _check_ranges(value, f"{name}.")
+        elif isinstance(value, (int, float)):
+            if name.endswith(_SHARE_ENDINGS) and not 0 <= value <= 1:
+                yield f"{name} is {value}: a share lies between 0 and 1"
+            if name.endswith(_POSITIVE_ENDINGS) and not name.endswith("warmup_steps") and value <= 0:
+                yield f"{name} is {value}: set it above 0"
+
+
+def _check_collect(collect: Collect) -> Iterator[str]:
+    if not 0 < collect.test_share < 1:
+        yield f"collect.test_share is {collect.test_share}: both splits need identities, set it between 0 and 1"
+
+
+def _check_split(split: Split) -> Iterator[str]:
+    if split.min_clip_seconds >= split.max_clip_seconds:
+        yield (
+            f"split.min_clip_seconds is {split.min_clip_seconds}: set it below"
+            f" split.max_clip_seconds ({split.max_clip_seconds})"
+        )
+
+
+def _check_decide(decide: Decide) -> Iterator[str]:
+    for name, rule in decide.rules.items():
+        if rule.modality not in MODALITIES:
+            yield f"decide.rules.{name}.modality is {rule.modality!r}: one of {', '.join(MODALITIES)}"
+        if rule.at_least is None and rule.at_most is None:
+            yield f"decide.rules.{name} has no bound: set at_least or at_most"
+
+
+def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
+    if (encode.num_frames - 1) % 4:
+        near = encode.num_frames // 4 * 4 + 1
+        yield f"encode.num_frames is {encode.num_frames}: the codec takes 4k + 1 frames, set {near} or {near + 4}"
+    multiple = LATENT_PIXELS * model.patch_size
+    if encode.size_multiple <= 0 or encode.size_multiple % multiple:
+        yield (
+            f"encode.size_multiple is {encode.size_multiple}: set a multiple of {multiple}"
+            f" ({LATENT_PIXELS} pixels of a latent times model.patch_size {model.patch_size})"
+        )
+    if encode.area_pixels < encode.size_multiple**2:
+        yield (
+            f"encode.area_pixels is {encode.area_pixels}: a square of encode.size_multiple ({encode.size_multiple})"
+            f" has {encode.size_multiple**2}, set at least that"
+        )
+    if encode.max_aspect < 1:
+        yield f"encode.max_aspect is {encode.max_aspect}: it divides the longer side by the shorter, set at least 1"
+    if encode.speech_encoder == "wav2vec2" and not encode.speech_weights:
+        yield "encode.speech_weights is empty: wav2vec2 needs a folder or hub id, or set encode.speech_encoder=log_mel"
+
+
+def _check_model(model: Model) -> Iterator[str]:
+    if model.num_heads <= 0 or model.width % model.num_heads:
+        yield f"model.width is {model.width}: set a multiple of model.num_heads ({model.num_heads})"
+        return
+    head = model.width // model.num_heads
+    if sum(model.rope_axes) != head or any(axis <= 0 or axis % 2 for axis in model.rope_axes):
+        yield (
+            f"model.rope_axes is {list(model.rope_axes)}: three even numbers that add up to"
+            f" model.width / model.num_heads = {head}"
+        )
+
+
+def _check_parents(stages: dict[str, Stage]) -> Iterator[str]:
+    roots = [name for name, stage in stages.items() if stage.parent is None]
+    if stages and roots != [min(stages)]:
+        yield f"stages: only {min(stages)} starts without a parent, but so do {', '.join(roots) or 'none'}; set parent"
+    for name, stage in stages.items():
+        if stage.parent is not None and stage.parent not in stages:
+            yield f"stages.{name}.parent is {stage.parent}: no such stage, one of {', '.join(stages)}"
+        elif name in ancestors(name, stages):
+            yield f"stages.{name}.parent is {stage.parent}: the stages form a circle, set an earlier parent"
+
+
+def ancestors(name: str, stages: dict[str, Stage]) -> list[str]:
+    """The stages that come before `name`, nearest first; ends at a circle."""
+    line: list[str] = []
+    parent = stages[name].parent
+    while parent in stages and parent not in line:
+        line.append(parent)
+        parent = stages[parent].parent
+    return line
+
+
+def _check_activations(stages: dict[str, Stage]) -> Iterator[str]:
+    for name, stage in stages.items():
+        ratios = asdict(stage.activate)
+        for weak, strong in pairwise(STRENGTH):
+            if ratios[strong] > ratios[weak]:
+                yield (
+                    f"stages.{name}.activate.{strong} is {ratios[strong]}: the stronger a condition, the lower its"
+                    f" ratio (OmniHuman-1, sec. 3.3); set it to at most activate.{weak} ({ratios[weak]})"
+                )
+        introduced = {modality for line in (name, *ancestors(name, stages)) for modality in stages[line].introduces}
+        for modality in introduced - {"audio", "pose"}:
+            yield f"stages.{name}.introduces holds {modality!r}: a stage introduces audio or pose"
+        for modality in ("audio", "pose"):
+            if ratios[modality] > 0 and modality not in introduced:
+                yield (
+                    f"stages.{name}.activate.{modality} is {ratios[modality]}: no stage up to this one introduces"
+                    f" {modality}; set it to 0 or add {modality} to introduces"
+                )

@@ -1,0 +1,192 @@
+"""Composition: schema defaults <- conf/ groups <- the profile's own keys <- overrides -> params.yaml."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import OmegaConf
+
+from omnihuman.config.checks import check
+from omnihuman.config.load import PARAMS, read_yaml
+from omnihuman.config.schema.collect import Collect
+from omnihuman.config.schema.root import Params
+from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
+from omnihuman.errors import UserError
+
+CONF = Path("conf")
+GROUPS = ("corpus", "model", "recipe", "policy")
+SYNTHETIC = "synthetic"
+HEADER = "# Composed from conf/ by `omnihuman config compose`; never edited by hand.\n"
+_OWN_KEYS = ("profile", "overrides", "collect.depends_on")
+_ENTRIES = ("stages", "decide.rules")
+"""Sections with free names; conf/stage and conf/policy make the entries, everything else may only alter them."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    where: str
+    tree: dict[str, Any]
+
+
+def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> Params:
+    """The complete, checked configuration of a profile with `key=value` overrides.
+
+    A relative `collect.source` counts from the current directory and is recorded as an absolute path, so that
+    composing again elsewhere gives the same. `groups.recipe=NAME` picks another file of a group.
+
+    Raises:
+        UserError: an unknown profile, group file or key, a value of the wrong type, or a broken rule.
+    """
+    tree = read_yaml(_choose(conf / "profile", profile, "profile"))
+    choices = tree.pop("groups", {})
+    settled = [_settle(override) for override in overrides]
+    for override in settled:
+        if override.startswith("groups."):
+            group, _, name = override.removeprefix("groups.").partition("=")
+            choices = {**choices, group: name}
+    groups = list(_group_layers(choices, conf, f"conf/profile/{profile}.yaml"))
+    own = [_Layer(f"conf/profile/{profile}.yaml", tree)]
+    own += [_override_layer(override) for override in settled if not override.startswith("groups.")]
+    layers = [*_stage_layers(conf), *groups, *own]
+    _validate_layers(layers)
+    merged = OmegaConf.to_container(OmegaConf.merge(*(layer.tree for layer in layers)))
+    recorded = {"profile": profile, "overrides": settled}
+    params = instantiate(Params, recorded | cast(dict[str, Any], merged))
+    params = replace(params, collect=_settle_source(params.collect, own))
+    check(params)
+    return params
+
+
+def dump(params: Params) -> str:
+    """The text of params.yaml. Keys without a value are left out, because DVC would hand them on as None."""
+    return HEADER + yaml.safe_dump(_without_none(asdict(params)), sort_keys=False, allow_unicode=True, width=120)
+
+
+def stale_keys(path: Path = PARAMS, conf: Path = CONF) -> list[str]:
+    """One line for each key in which params.yaml differs from what its profile and overrides give now.
+
+    Raises:
+        UserError: params.yaml cannot be composed again.
+    """
+    found = read_yaml(path)
+    origin = {"profile": found.get("profile", ""), "overrides": found.get("overrides", [])}
+    validate(origin, str(path))
+    expected = _without_none(asdict(compose(**origin, conf=conf)))
+    old, new = dict(_leaves(found)), dict(_leaves(expected))
+    return [
+        f"{key}: {old.get(key, 'nothing')} in {path}, {new.get(key, 'nothing')} when composed"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _choose(folder: Path, name: str, kind: str) -> Path:
+    """The file of a profile or group, or an error with the list of those that exist."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; run this in the project's folder")
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        nearest = get_close_matches(str(name), names, 1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"unknown {kind} {name!r}, one of {', '.join(names)}{hint}")
+    return folder / f"{name}.yaml"
+
+
+def _group_layers(choices: Any, conf: Path, where: str) -> Iterator[_Layer]:
+    validate(choices, where, dict[str, str], "groups")
+    for group in choices.keys() - set(GROUPS):
+        raise unknown_key(f"groups.{group}", where, [f"groups.{known}" for known in GROUPS])
+    for group in GROUPS:
+        if group not in choices:
+            raise UserError(f"{where}: groups.{group} is missing, name a file of {conf / group}")
+        path = _choose(conf / group, choices[group], group)
+        yield _Layer(f"conf/{group}/{path.name}", read_yaml(path))
+
+
+def _stage_layers(conf: Path) -> Iterator[_Layer]:
+    for path in sorted((conf / "stage").glob("*.yaml")):
+        yield _Layer(f"conf/stage/{path.name}", {"stages": {path.stem: read_yaml(path)}})
+
+
+def _settle(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not (key and equals):
+        raise UserError(f"{override!r} is not an override; write key=value, e.g. encode.num_frames=17")
+    if key == "collect.source" and value != SYNTHETIC:
+        if not value:
+            raise UserError(f"collect.source is empty; name a folder of videos, or {SYNTHETIC}")
+        value = str(Path(value).expanduser().absolute())
+    return f"{key}={value}"
+
+
+def _override_layer(override: str) -> _Layer:
+    key, _, text = override.partition("=")
+    hint = hint_of(Params, key)
+    if hint is None:
+        raise unknown_key(key, override)
+    tree: Any = text if hint is str else _parse(text, override)  # paths with colons and quotes stay as they are
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return _Layer(override, tree)
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])))["value"]
+    except yaml.YAMLError as error:
+        raise UserError(f"{override}: the value is not YAML; quote it or close its brackets") from error
+
+
+def _validate_layers(layers: Sequence[_Layer]) -> None:
+    """Keys and types of each layer, named by where they stand; free names must have been made by their own files."""
+    made: set[str] = set()
+    for layer in layers:
+        validate(layer.tree, layer.where)
+        for key in _OWN_KEYS:
+            if _at(layer.tree, key) is not None:
+                raise UserError(f"{layer.where}: {key} is set by composition; remove it")
+        for section in _ENTRIES:
+            names = {f"{section}.{name}" for name in _at(layer.tree, section) or {}}
+            if layer.where.startswith(("conf/stage/", "conf/policy/")):
+                made |= names
+            for name in sorted(names - made):
+                raise unknown_key(name, layer.where, sorted(made))
+
+
+def _settle_source(collect: Collect, own: Sequence[_Layer]) -> Collect:
+    """Sets what DVC hashes for `collect`, and demands that rights are stated for people's videos."""
+    if collect.source == SYNTHETIC:
+        return collect
+    folder = Path(collect.source).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"collect.source is {folder}: no such folder; name a folder of videos, or {SYNTHETIC}")
+    rights = ("collect.licence", "collect.consent_basis")
+    missing = [key for key in rights if not any(_at(layer.tree, key) for layer in own)]
+    if missing:
+        raise UserError(
+            f"collect.source is {folder}, but {' and '.join(missing)} are not stated; add"
+            f" {' '.join(f'{key}=...' for key in missing)} (`unknown` where it is not known)"
+        )
+    return replace(collect, source=str(folder), depends_on=str(folder))
+
+
+def _at(tree: Any, name: str) -> Any:
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in tree.items() if value is not None}
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,172 @@
+"""The MMDiT: off-states, clean tokens, what sees what."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, speech_windows
+from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS, motion_mask, put_back
+from omnihuman.conditions.pose import draw_heatmaps
+from omnihuman.errors import UserError
+from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
+from omnihuman.model.rope import rotate, rotation, video_positions
+from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_conditions, random_model
+
+SIGMA = torch.tensor([0.3, 0.8])
+OFF = torch.zeros(2, dtype=torch.bool)
+
+
+def noisy(seed: int = 5) -> torch.Tensor:
+    return torch.randn(2, WIDTHS.latent_channels, 3, 2, 3, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def run(conditions=None, x=None, sigma=SIGMA) -> torch.Tensor:
+    return random_model()(noisy() if x is None else x, sigma, conditions or random_conditions())
+
+
+def test_output_has_the_shape_of_the_latents():
+    assert run().shape == noisy().shape
+
+
+@pytest.mark.parametrize("name", ["text", "reference", "speech", "keypoints"])
+def test_every_condition_acts(name: str):
+    changed = replace(random_conditions(), **{name: getattr(random_conditions(seed=9), name)})
+    assert (run(changed) - run()).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("flag", "value"), [("audio_on", "speech"), ("pose_on", "keypoints"), ("reference_on", "reference")])
+def test_off_means_that_the_value_does_not_matter(flag: str, value: str):
+    off = replace(random_conditions(), **{flag: OFF})
+    other = replace(off, **{value: getattr(random_conditions(seed=9), value)})
+    torch.testing.assert_close(run(off), run(other), rtol=0, atol=0)
+
+
+def test_off_in_one_sample_equals_off_in_the_whole_batch():
+    half = torch.tensor([True, False])
+    for flag in ("audio_on", "pose_on", "reference_on"):
+        mixed = run(replace(random_conditions(), **{flag: half}))
+        torch.testing.assert_close(mixed[1], run(replace(random_conditions(), **{flag: OFF}))[1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mixed[0], run()[0], atol=1e-5, rtol=1e-5)
+
+
+def test_text_padding_is_invisible():
+    padded = random_conditions()
+    text = padded.text.clone()
+    text[0, 4:] = 100.0  # sample 0 has four real tokens
+    torch.testing.assert_close(run(replace(padded, text=text)), run(padded), rtol=0, atol=0)
+
+
+def test_motion_frames_replace_the_noise_and_do_not_depend_on_it():
+    conditions = replace(random_conditions(), motion_on=~OFF)
+    x = noisy()
+    x[:, :, :NUM_MOTION_LATENTS] = 7.0
+    torch.testing.assert_close(run(conditions, x), run(conditions), rtol=0, atol=0)
+    mask = motion_mask(conditions.motion_on, 3)
+    torch.testing.assert_close(put_back(x, conditions.motion, mask)[:, :, :2], conditions.motion)
+
+
+def test_clean_tokens_are_modulated_with_sigma_zero():
+    from omnihuman.model.blocks import Modulation
+
+    seen: list[torch.Tensor] = []
+    model = random_model()
+    modulation = model.dual_blocks[0].modulation
+    modulation.register_forward_hook(lambda *_: None)
+    original = Modulation.video
+
+    def spy(self, inputs):
+        chunks = original(self, inputs)
+        seen.append(chunks[0])
+        return chunks
+
+    Modulation.video = spy  # type: ignore[method-assign]
+    try:
+        conditions = replace(random_conditions(), motion_on=~OFF)
+        for sigma in (0.3, 0.9):
+            model(noisy(), torch.full((2,), sigma), conditions)
+    finally:
+        Modulation.video = original  # type: ignore[method-assign]
+    low, high = seen[0], seen[len(seen) // 2]
+    clean = 6 + 2 * 6  # reference tokens, then two motion latents of 2 x 3 tokens
+    torch.testing.assert_close(low[:, :clean], high[:, :clean])
+    assert (low[:, clean:] - high[:, clean:]).abs().max() > 1e-3
+
+
+def test_a_latent_frame_hears_only_its_own_sound():
+    model = random_model()
+    attention = model.dual_blocks[0].audio_attention
+    conditions = random_conditions()
+    audio = model.audio_condition(conditions.speech)
+    video = torch.randn(2, 3 * 6, CONFIG.width, generator=torch.Generator().manual_seed(1))
+    before = attention(video, audio, conditions.speech_mask, conditions.audio_on)
+    changed = audio.clone()
+    changed[:, 1] += 1.0
+    difference = (attention(video, changed, conditions.speech_mask, conditions.audio_on) - before).abs().amax(dim=(0, 2))
+    assert difference[6:12].min() > 0
+    assert difference[:6].max() == difference[12:].max() == 0
+
+
+def test_sound_adds_nothing_at_initialisation():
+    torch.manual_seed(0)
+    from omnihuman.model.mmdit import OmniHumanTransformer
+
+    model = OmniHumanTransformer(CONFIG, WIDTHS)
+    with torch.no_grad():
+        for layer in (model.norm_out, model.proj_out):
+            torch.nn.init.normal_(layer.weight, std=0.2)
+        on, off = random_conditions(), replace(random_conditions(), audio_on=OFF)
+        torch.testing.assert_close(model(noisy(), SIGMA, on), model(noisy(), SIGMA, off), rtol=0, atol=0)
+
+
+def test_gradients_reach_every_parameter():
+    model = random_model()
+    model(noisy(), SIGMA, random_conditions()).square().mean().backward()
+    # The text stream's last feed-forward has no reader: the output comes from the video alone.
+    silent = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert silent == []
+
+
+def test_speech_windows_follow_the_causal_compression():
+    features = np_arange = torch.arange(30.0)[:, None].numpy()
+    windows = speech_windows(features, start=10, num_latents=3)
+    assert windows.mask[0].sum() == 1 + 2 * NEIGHBOURS and windows.mask[1:].all()
+    assert windows.features[0, windows.mask[0], 0].tolist() == [8, 9, 10, 11, 12]
+    assert windows.features[1, :, 0].tolist() == list(range(9, 17))  # latent 1 covers frames 11 .. 14
+    assert windows.features[2, :, 0].tolist() == list(range(13, 21))
+    edge = speech_windows(np_arange, start=0, num_latents=2)
+    assert edge.features[0, edge.mask[0], 0].tolist() == [0, 1, 2]
+    assert windows.features.shape == (3, WINDOW, 1)
+
+
+def test_rotation_keeps_lengths_and_depends_on_distance_only():
+    positions = video_positions(3, 2, 2, torch.device("cpu"))
+    cosine, sine = rotation(positions, (4, 6, 6), 1e4)
+    x = torch.randn(1, 1, 1, 16, generator=torch.Generator().manual_seed(0)).expand(-1, -1, len(positions), -1)
+    turned = rotate(x, cosine, sine)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    products = turned[0, 0] @ turned[0, 0].T
+    torch.testing.assert_close(products[0, 4], products[4, 8])  # one step in time, from t = 0 and from t = 1
+
+
+def test_heatmaps_peak_at_the_keypoint_and_vanish_without_confidence():
+    keypoints = torch.tensor([[[[0.25, 0.75, 1.0], [0.5, 0.5, 0.0]]]])
+    heatmaps = draw_heatmaps(keypoints, 8, 8)[0, 0]
+    row, column = divmod(int(heatmaps[0].argmax()), 8)
+    assert (row, column) in {(5, 1), (5, 2), (6, 1), (6, 2)}
+    assert heatmaps[1].abs().max() == 0
+
+
+def test_checkpoint_round_trip_and_errors(tmp_path):
+    model = random_model()
+    save_model(tmp_path, model, ModelDescription("1", "", "", 3, {"text": 2}, CONFIG, ENCODERS))
+    loaded, description = load_model(tmp_path)
+    assert description.model == CONFIG and description.encoders == ENCODERS
+    torch.testing.assert_close(loaded(noisy(), SIGMA, random_conditions()), run(), rtol=0, atol=0)
+    text = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(text.replace('"num_single_blocks": 1', '"num_single_blocks": 2'))
+    with pytest.raises(UserError, match="does not fit"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="is missing"):
+        load_model(tmp_path / "nowhere")

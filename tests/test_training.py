@@ -1,0 +1,142 @@
+"""Draws, activations, resume, and stages without new data."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from omnihuman.config.schema.diffusion import Diffusion
+from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
+from omnihuman.errors import UserError
+from omnihuman.model.checkpoint import load_model
+from omnihuman.training.dataset import SampleSettings, StageBatches, active_conditions
+from omnihuman.training.module import StageModule, learning_rate_share
+from omnihuman.training.run import StageRun, train_stage
+from omnihuman.training.sampling import SampleOrder, draw_weights
+from tests.tiny import CONFIG, write_encoded
+
+TRAINING = Training(global_batch_size=2, warmup_steps=2, checkpoint_every_steps=2, log_every_steps=1)
+FIRST = StageRun("1_text_image", Stage(steps=4), TRAINING, CONFIG, Diffusion(), seed=3)
+
+
+def settings(activate: Activation) -> SampleSettings:
+    return SampleSettings("2_audio", Stage(activate=activate), 17, 0.5, 6, Diffusion())
+
+
+def test_both_shares_of_the_mix_are_met_at_once():
+    random = np.random.default_rng(0)
+    audio, pose = random.random(500) < 0.13, random.random(500) < 0.2
+    weights = draw_weights(audio, pose, Mix(audio_eligible=0.5, pose_eligible=0.4))
+    assert weights[audio].sum() == pytest.approx(0.5, abs=1e-6)
+    assert weights[pose].sum() == pytest.approx(0.4, abs=1e-6)
+    uniform = draw_weights(audio, pose, Mix())
+    assert np.ptp(uniform) == 0
+
+
+def test_a_share_without_a_pool_is_left_out():
+    nobody = np.zeros(5, bool)
+    assert draw_weights(nobody, nobody, Mix(audio_eligible=0.5)).tolist() == pytest.approx([0.2] * 5)
+
+
+def test_activation_rates_and_principle_one():
+    drawn = [active_conditions(settings(Activation(0.9, 0.7, 0.5, 0.25)), i, has_audio=True, has_pose=True) for i in range(20_000)]
+    for name, share in (("text", 0.9), ("reference", 0.7), ("audio", 0.5), ("pose", 0.25), ("motion", 0.5)):
+        assert np.mean([getattr(d, name) for d in drawn]) == pytest.approx(share, abs=0.015)
+    assert abs(np.corrcoef([d.audio for d in drawn], [d.pose for d in drawn])[0, 1]) < 0.03
+    always = settings(Activation(1.0, 1.0, 1.0, 1.0))
+    never = [active_conditions(always, i, has_audio=False, has_pose=False) for i in range(100)]
+    assert not any(d.audio or d.pose for d in never)
+
+
+def test_order_is_a_pure_function_of_the_step():
+    samples = pd.DataFrame(
+        {"audio_eligible": [True, False] * 6, "pose_eligible": [False] * 12, "width": [32] * 6 + [48] * 6, "height": 32}
+    )
+    one, two = (SampleOrder(samples, Mix(audio_eligible=0.8), 4, 17, "2_audio") for _ in range(2))
+    assert [one.batch(s) for s in range(20)] == [two.batch(s) for s in range(20)]
+    assert one.batch(3) != one.batch(4)
+    for step in range(20):
+        assert len({samples["width"][draw.row] for draw in one.batch(step)}) == 1
+    rows = [draw.row for step in range(500) for draw in one.batch(step)]
+    assert samples["audio_eligible"].to_numpy()[rows].mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_batches_carry_conditions_of_eligible_clips_only(tmp_path):
+    write_encoded(tmp_path / "encoded", [(True, False), (False, True)])
+    samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
+    order = SampleOrder(samples, Mix(), 8, 17, "3_pose")
+    everything = replace(settings(Activation(1, 1, 1, 1)), stage_name="3_pose")
+    batches = StageBatches(samples, tmp_path / "encoded", order, everything, np.zeros((1, 64), np.float32))
+    rows = np.array([draw.row for draw in order.batch(0)])
+    conditions = batches.batch(0).conditions
+    assert conditions.audio_on.tolist() == (rows == 0).tolist()
+    assert conditions.pose_on.tolist() == (rows == 1).tolist()
+
+
+def test_learning_rate_warms_up_and_decays():
+    shares = [learning_rate_share(step, 100, 10) for step in range(101)]
+    assert shares[0] == 0.1 and shares[10] == 1.0 and shares[100] == pytest.approx(0.05)
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_model(folder)[0].state_dict()
+
+
+def assert_equal_weights(one, two) -> None:
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(two)[name], rtol=0, atol=0, msg=name)
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+    write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, False)])
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home-a"))
+    train_stage(FIRST, tmp_path / "encoded", tmp_path / "uninterrupted")
+
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home-b"))
+    finished_steps = []
+    original = StageModule.training_step
+
+    def dies_at_step_three(self, batch, batch_idx):
+        if len(finished_steps) == 3:
+            raise KeyboardInterrupt
+        finished_steps.append(batch_idx)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(StageModule, "training_step", dies_at_step_three)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train_stage(FIRST, tmp_path / "encoded", tmp_path / "resumed")
+    assert not (tmp_path / "resumed" / "1_text_image").exists()
+    monkeypatch.setattr(StageModule, "training_step", original)
+    train_stage(FIRST, tmp_path / "encoded", tmp_path / "resumed")
+    assert_equal_weights(tmp_path / "uninterrupted" / "1_text_image", tmp_path / "resumed" / "1_text_image")
+    curves = [(tmp_path / run / "1_text_image" / "loss.csv").read_text() for run in ("uninterrupted", "resumed")]
+    assert curves[0] == curves[1] and len(curves[0].splitlines()) == 5
+
+
+def test_stage_without_new_data_passes_weights_on_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    write_encoded(tmp_path / "encoded", [(True, False)])
+    train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
+    third = replace(FIRST, name="3_pose", stage=Stage(parent="1_text_image", introduces=("pose",), steps=2))
+    train_stage(third, tmp_path / "encoded", tmp_path / "models")
+    assert_equal_weights(tmp_path / "models" / "1_text_image", tmp_path / "models" / "3_pose")
+    assert "no training clip is eligible for pose" in json.loads((tmp_path / "models/3_pose/model.json").read_text())["note"]
+
+
+def test_no_data_at_all_is_the_users_error(tmp_path):
+    write_encoded(tmp_path / "encoded", [(True, True)], split="test")
+    with pytest.raises(UserError, match="no clip of the training split"):
+        train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
+
+
+def test_parent_of_another_shape_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
+    child = replace(FIRST, name="2_audio", stage=Stage(parent="1_text_image", steps=1), model=replace(CONFIG, width=64, rope_axes=(8, 12, 12)))
+    with pytest.raises(UserError, match="train the parent again"):
+        train_stage(child, tmp_path / "encoded", tmp_path / "models")

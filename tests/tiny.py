@@ -1,0 +1,87 @@
+"""Small inputs that several tests share."""
+
+import numpy as np
+import torch
+
+from omnihuman.batch import Conditions, Widths
+from omnihuman.conditions.audio import WINDOW
+from omnihuman.config.schema.model import Model
+from omnihuman.data.manifest import SAMPLES, write_table
+from omnihuman.data.shards import EncodedClip, Encoders, save_shard
+from omnihuman.encoders.video_codec import CosineCodec
+from omnihuman.model.mmdit import OmniHumanTransformer
+
+WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=160)
+CONFIG = Model(
+    width=32, num_heads=2, num_dual_blocks=1, num_single_blocks=1, rope_axes=(4, 6, 6), audio_width=16, pose_channels=4
+)
+ENCODERS = Encoders(
+    video_codec="cosine", speech_encoder="log_mel", speech_weights="", text_encoder="hashed_words", fps=25.0,
+    num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
+    latent_channels=WIDTHS.latent_channels, speech_width=160, text_width=64,
+)  # fmt: skip
+
+
+def random_model(seed: int = 0) -> OmniHumanTransformer:
+    """Every parameter random: zero-initialised layers would hide mistakes."""
+    torch.manual_seed(seed)
+    model = OmniHumanTransformer(CONFIG, WIDTHS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    return model.eval()
+
+
+def random_conditions(batch: int = 2, num_latents: int = 3, height: int = 2, width: int = 3, seed: int = 0) -> Conditions:
+    """All conditions on, motion off."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    on = torch.ones(batch, dtype=torch.bool)
+    return Conditions(
+        text=normal(batch, 6, WIDTHS.text_width),
+        text_mask=torch.arange(6)[None].expand(batch, -1) < torch.tensor([[4], [6]])[:batch],
+        reference=normal(batch, WIDTHS.latent_channels, height, width),
+        reference_on=on,
+        speech=normal(batch, num_latents, WINDOW, WIDTHS.speech_width),
+        speech_mask=torch.ones(batch, num_latents, WINDOW, dtype=torch.bool),
+        audio_on=on,
+        keypoints=torch.rand(batch, 4 * (num_latents - 1) + 1, 17, 3, generator=draw),
+        pose_on=on,
+        motion=normal(batch, WIDTHS.latent_channels, 2, height, width),
+        motion_on=~on,
+    )
+
+
+def random_clip(random: np.random.Generator, num_frames: int = 30, height: int = 4, width: int = 4) -> EncodedClip:
+    """A clip of noise in the right shapes."""
+    return EncodedClip(
+        latents=random.standard_normal((2, WIDTHS.latent_channels, 3, height, width)).astype(np.float16),
+        starts=np.array([0, num_frames - 9], np.int32),
+        references=random.standard_normal((3, WIDTHS.latent_channels, height, width)).astype(np.float16),
+        reference_frames=np.array([0, num_frames // 2, num_frames - 1], np.int32),
+        speech=random.standard_normal((num_frames, 160)).astype(np.float16),
+        sound=random.integers(-9000, 9000, num_frames * 640).astype(np.int16),
+        keypoints=random.random((num_frames, 17, 3)).astype(np.float32),
+        text=random.standard_normal((4, 64)).astype(np.float16),
+    )
+
+
+def write_encoded(folder, eligible: list[tuple[bool, bool]], split: str = "train") -> None:
+    """An encoded folder with one clip per (audio, pose) pair."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    clips = [(f"clip-{i}", random_clip(random)) for i in range(len(eligible))]
+    save_shard(folder / "shard-00000.safetensors", clips)
+    rows = [
+        {
+            "clip_id": f"clip-{i}", "shard": "shard-00000.safetensors", "identity": str(i), "split": split, "width": 32,
+            "height": 32, "num_windows": 2, "num_frames": 30, "caption": "", "audio_eligible": audio,
+            "pose_eligible": pose, "status": "ok", "error": "",
+        }
+        for i, (audio, pose) in enumerate(eligible)
+    ]  # fmt: skip
+    write_table(rows, SAMPLES, folder / "samples.parquet")
+    ENCODERS.save(folder / "encoders.json")
