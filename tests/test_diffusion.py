@@ -36,7 +36,10 @@ def test_euler_is_exact_on_straight_paths_and_first_order_on_curved_ones():
     straight = euler(lambda x, sigma, step: noise - data, noise, sampling_schedule(3, 1.0))
     torch.testing.assert_close(straight, data)
     # dx / dsigma = x has x(0) = x(1) / e.
-    errors = [float(euler(lambda x, s, step: x, torch.ones(1, 1).double(), sampling_schedule(n, 1.0)) - torch.e**-1) for n in (50, 100)]
+    errors = [
+        float(euler(lambda x, s, step: x, torch.ones(1, 1).double(), sampling_schedule(n, 1.0)) - torch.e**-1)
+        for n in (50, 100)
+    ]
     assert errors[0] / errors[1] == pytest.approx(2.0, rel=0.03)
 
 
@@ -68,10 +71,15 @@ class Counting:
         return value.reshape(-1, 1, 1, 1, 1).expand_as(noisy)
 
 
-@pytest.mark.parametrize(("text", "audio", "branches"), [(1.0, 1.0, 1), (1.0, 3.0, 2), (2.0, 1.0, 3), (2.0, 3.0, 3), (2.0, 2.0, 2)])
+GUIDANCE_CASES = [(1.0, 1.0, 1), (1.0, 3.0, 2), (2.0, 1.0, 3), (2.0, 3.0, 3), (2.0, 2.0, 2)]
+
+
+@pytest.mark.parametrize(("text", "audio", "branches"), GUIDANCE_CASES)
 def test_guidance_formula_and_skipped_branches(text: float, audio: float, branches: int):
     model = Counting()
-    out = guided_velocity(model, torch.zeros(2, 1, 1, 1, 1), torch.zeros(2), conditions(2), torch.zeros(1, 2), text, audio)
+    out = guided_velocity(
+        model, torch.zeros(2, 1, 1, 1, 1), torch.zeros(2), conditions(2), torch.zeros(1, 2), text, audio
+    )
     expected = 0.0 + text * 1.0 + audio * 10.0  # v(none) = 0, v(text) = 1, v(text, audio) = 11
     torch.testing.assert_close(out.flatten(), torch.full((2,), expected))
     assert model.samples == 2 * branches

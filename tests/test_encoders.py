@@ -53,9 +53,14 @@ def test_wav2vec2_loads_published_layout_and_interpolates(tmp_path):
     assert np.ptp(features, axis=0).max() > 0
 
 
-@pytest.mark.parametrize(("name", "weights", "message"), [
-    ("wav2vec2", "", "encode.speech_weights"), ("wav2vec2", "/no/such/folder", "no wav2vec2 model"), ("x", "", "unknown 'x'"),
-])  # fmt: skip
+SPEECH_ERRORS = [
+    ("wav2vec2", "", "encode.speech_weights"),
+    ("wav2vec2", "/no/such/folder", "no wav2vec2 model"),
+    ("x", "", "unknown 'x'"),
+]
+
+
+@pytest.mark.parametrize(("name", "weights", "message"), SPEECH_ERRORS)
 def test_speech_encoder_errors(name: str, weights: str, message: str):
     with pytest.raises(UserError, match=message):
         speech_encoder(name, weights)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_conditions, random_model
 
 from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, speech_windows
 from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS, motion_mask, put_back
@@ -11,7 +12,6 @@ from omnihuman.conditions.pose import draw_heatmaps
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
 from omnihuman.model.rope import rotate, rotation, video_positions
-from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_conditions, random_model
 
 SIGMA = torch.tensor([0.3, 0.8])
 OFF = torch.zeros(2, dtype=torch.bool)
@@ -36,7 +36,9 @@ def test_every_condition_acts(name: str):
     assert (run(changed) - run()).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("flag", "value"), [("audio_on", "speech"), ("pose_on", "keypoints"), ("reference_on", "reference")])
+@pytest.mark.parametrize(
+    ("flag", "value"), [("audio_on", "speech"), ("pose_on", "keypoints"), ("reference_on", "reference")]
+)
 def test_off_means_that_the_value_does_not_matter(flag: str, value: str):
     off = replace(random_conditions(), **{flag: OFF})
     other = replace(off, **{value: getattr(random_conditions(seed=9), value)})
@@ -72,8 +74,6 @@ def test_clean_tokens_are_modulated_with_sigma_zero():
 
     seen: list[torch.Tensor] = []
     model = random_model()
-    modulation = model.dual_blocks[0].modulation
-    modulation.register_forward_hook(lambda *_: None)
     original = Modulation.video
 
     def spy(self, inputs):
@@ -103,7 +103,9 @@ def test_a_latent_frame_hears_only_its_own_sound():
     before = attention(video, audio, conditions.speech_mask, conditions.audio_on)
     changed = audio.clone()
     changed[:, 1] += 1.0
-    difference = (attention(video, changed, conditions.speech_mask, conditions.audio_on) - before).abs().amax(dim=(0, 2))
+    difference = (
+        (attention(video, changed, conditions.speech_mask, conditions.audio_on) - before).abs().amax(dim=(0, 2))
+    )
     assert difference[6:12].min() > 0
     assert difference[:6].max() == difference[12:].max() == 0
 
@@ -123,19 +125,18 @@ def test_sound_adds_nothing_at_initialisation():
 def test_gradients_reach_every_parameter():
     model = random_model()
     model(noisy(), SIGMA, random_conditions()).square().mean().backward()
-    # The text stream's last feed-forward has no reader: the output comes from the video alone.
     silent = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert silent == []
 
 
 def test_speech_windows_follow_the_causal_compression():
-    features = np_arange = torch.arange(30.0)[:, None].numpy()
+    features = torch.arange(30.0)[:, None].numpy()
     windows = speech_windows(features, start=10, num_latents=3)
     assert windows.mask[0].sum() == 1 + 2 * NEIGHBOURS and windows.mask[1:].all()
     assert windows.features[0, windows.mask[0], 0].tolist() == [8, 9, 10, 11, 12]
     assert windows.features[1, :, 0].tolist() == list(range(9, 17))  # latent 1 covers frames 11 .. 14
     assert windows.features[2, :, 0].tolist() == list(range(13, 21))
-    edge = speech_windows(np_arange, start=0, num_latents=2)
+    edge = speech_windows(features, start=0, num_latents=2)
     assert edge.features[0, edge.mask[0], 0].tolist() == [0, 1, 2]
     assert windows.features.shape == (3, WINDOW, 1)
 
@@ -170,3 +171,18 @@ def test_checkpoint_round_trip_and_errors(tmp_path):
         load_model(tmp_path)
     with pytest.raises(UserError, match="is missing"):
         load_model(tmp_path / "nowhere")
+
+
+def test_preconditioning_is_the_best_linear_guess_with_unit_variance():
+    from omnihuman.model.preconditioning import preconditioning
+
+    draw = torch.Generator().manual_seed(0)
+    std = torch.tensor([0.2, 1.5])
+    data, noise = torch.randn(100_000, 2, generator=draw) * std, torch.randn(100_000, 2, generator=draw)
+    for level in (0.1, 0.5, 0.9):
+        x, target = (1 - level) * data + level * noise, noise - data
+        factors = preconditioning(torch.tensor([level]), std)
+        skip, output, scale = (f.reshape(-1) for f in (factors.skip, factors.output, factors.input))
+        torch.testing.assert_close(skip, (x * target).mean(0) / (x * x).mean(0), atol=0.02, rtol=0.02)
+        torch.testing.assert_close((scale * x).std(0), torch.ones(2), atol=0.01, rtol=0.01)
+        torch.testing.assert_close((target - skip * x).std(0), output.abs(), atol=0.01, rtol=0.01)

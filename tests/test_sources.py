@@ -10,8 +10,8 @@ import pytest
 
 from omnihuman.batch import Sound
 from omnihuman.config.schema.collect import Collect
-from omnihuman.data.manifest import read_table
-from omnihuman.data.sources import collect, source_path
+from omnihuman.data.manifest import read_table, source_path
+from omnihuman.data.sources import collect
 from omnihuman.errors import UserError
 from omnihuman.media.write import write_video
 

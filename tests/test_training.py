@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.tiny import CONFIG, write_encoded
 
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
@@ -16,7 +17,6 @@ from omnihuman.training.dataset import SampleSettings, StageBatches, active_cond
 from omnihuman.training.module import StageModule, learning_rate_share
 from omnihuman.training.run import StageRun, train_stage
 from omnihuman.training.sampling import SampleOrder, draw_weights
-from tests.tiny import CONFIG, write_encoded
 
 TRAINING = Training(global_batch_size=2, warmup_steps=2, checkpoint_every_steps=2, log_every_steps=1)
 FIRST = StageRun("1_text_image", Stage(steps=4), TRAINING, CONFIG, Diffusion(), seed=3)
@@ -42,7 +42,10 @@ def test_a_share_without_a_pool_is_left_out():
 
 
 def test_activation_rates_and_principle_one():
-    drawn = [active_conditions(settings(Activation(0.9, 0.7, 0.5, 0.25)), i, has_audio=True, has_pose=True) for i in range(20_000)]
+    drawn = [
+        active_conditions(settings(Activation(0.9, 0.7, 0.5, 0.25)), i, has_audio=True, has_pose=True)
+        for i in range(20_000)
+    ]
     for name, share in (("text", 0.9), ("reference", 0.7), ("audio", 0.5), ("pose", 0.25), ("motion", 0.5)):
         assert np.mean([getattr(d, name) for d in drawn]) == pytest.approx(share, abs=0.015)
     assert abs(np.corrcoef([d.audio for d in drawn], [d.pose for d in drawn])[0, 1]) < 0.03
@@ -124,7 +127,10 @@ def test_stage_without_new_data_passes_weights_on_and_says_so(tmp_path, monkeypa
     third = replace(FIRST, name="3_pose", stage=Stage(parent="1_text_image", introduces=("pose",), steps=2))
     train_stage(third, tmp_path / "encoded", tmp_path / "models")
     assert_equal_weights(tmp_path / "models" / "1_text_image", tmp_path / "models" / "3_pose")
-    assert "no training clip is eligible for pose" in json.loads((tmp_path / "models/3_pose/model.json").read_text())["note"]
+    assert (
+        "no training clip is eligible for pose"
+        in json.loads((tmp_path / "models/3_pose/model.json").read_text())["note"]
+    )
 
 
 def test_no_data_at_all_is_the_users_error(tmp_path):
@@ -137,6 +143,11 @@ def test_parent_of_another_shape_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
     write_encoded(tmp_path / "encoded", [(True, True)])
     train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
-    child = replace(FIRST, name="2_audio", stage=Stage(parent="1_text_image", steps=1), model=replace(CONFIG, width=64, rope_axes=(8, 12, 12)))
+    child = replace(
+        FIRST,
+        name="2_audio",
+        stage=Stage(parent="1_text_image", steps=1),
+        model=replace(CONFIG, width=64, rope_axes=(8, 12, 12)),
+    )
     with pytest.raises(UserError, match="train the parent again"):
         train_stage(child, tmp_path / "encoded", tmp_path / "models")

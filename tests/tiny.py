@@ -32,7 +32,9 @@ def random_model(seed: int = 0) -> OmniHumanTransformer:
     return model.eval()
 
 
-def random_conditions(batch: int = 2, num_latents: int = 3, height: int = 2, width: int = 3, seed: int = 0) -> Conditions:
+def random_conditions(
+    batch: int = 2, num_latents: int = 3, height: int = 2, width: int = 3, seed: int = 0
+) -> Conditions:
     """All conditions on, motion off."""
     draw = torch.Generator().manual_seed(seed)
 

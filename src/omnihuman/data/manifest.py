@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 
 from omnihuman.storage.files import publish
 
+SOURCES_TABLE = "sources.parquet"
+"""Name of the table inside the folder of sources."""
+
 STATUSES = ("ok", "na", "error", "timeout")
 """`na`: the measurement does not apply; `error` and `timeout` are retried and never enable a modality."""
 
@@ -114,3 +117,8 @@ def write_table(rows: list[dict], schema: pa.Schema, path: Path) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """Reads one of the tables above."""
     return pq.read_table(path).to_pandas()
+
+
+def source_path(sources: Path, path: str) -> Path:
+    """Where a row's `path` or `keypoints_path` lies: relative to data/sources for drawn videos, else absolute."""
+    return sources / path

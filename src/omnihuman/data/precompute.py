@@ -10,9 +10,8 @@ import pandas as pd
 
 from omnihuman.batch import KEYPOINTS, Frames, Sound
 from omnihuman.config.schema.encode import Encode
-from omnihuman.data.manifest import SAMPLES, read_table, write_table
+from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, read_table, source_path, write_table
 from omnihuman.data.shards import EncodedClip, Encoders, save_shard
-from omnihuman.data.sources import source_path
 from omnihuman.encoders.sizes import encoded_size
 from omnihuman.encoders.speech import SAMPLE_RATE, SpeechEncoder, speech_encoder
 from omnihuman.encoders.text import TEXT_ENCODERS, TextEncoder
@@ -112,7 +111,7 @@ def _eligible_clips(sources: Path, clips: Path, decisions: Path) -> pd.DataFrame
     decided = read_table(decisions).pivot(index="clip_id", columns="modality", values="eligible")
     decided = decided.reindex(columns=["text", "audio", "pose"]).add_suffix("_eligible").reset_index()
     table = read_table(clips).query("status == 'ok'").merge(decided, on="clip_id")
-    origin = read_table(sources / "sources.parquet").drop(columns=["status", "error"])
+    origin = read_table(sources / SOURCES_TABLE).drop(columns=["status", "error"])
     table = table[table["text_eligible"].astype(bool)].merge(origin, on="source_id")
     return table.sort_values("clip_id", ignore_index=True)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omnihuman.config.schema.split import Split
-from omnihuman.data.manifest import CLIPS, read_table, write_table
-from omnihuman.data.sources import SOURCES_TABLE, source_path
+from omnihuman.data.manifest import CLIPS, SOURCES_TABLE, read_table, source_path, write_table
 from omnihuman.media.shots import Shot, cut_shot, find_shots
 from omnihuman.media.worker import Limits, run_guarded
 

@@ -12,22 +12,16 @@ from typing import Any
 
 from omnihuman.config.schema.collect import Collect
 from omnihuman.data.inspection import Inspection, inspect
-from omnihuman.data.manifest import SOURCES, write_table
+from omnihuman.data.manifest import SOURCES, SOURCES_TABLE, write_table
 from omnihuman.data.sidecar import keypoints_path
 from omnihuman.errors import UserError
 from omnihuman.media.worker import Limits, Outcome, run_guarded
 from omnihuman.storage.files import file_sha256, publish_folder
 
-SOURCES_TABLE = "sources.parquet"
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 PROBE_MEMORY_MEGABYTES = 2048
 
 log = logging.getLogger(__name__)
-
-
-def source_path(sources: Path, path: str) -> Path:
-    """Where a row's `path` or `keypoints_path` lies: relative to data/sources for drawn videos, else absolute."""
-    return sources / path
 
 
 def collect(config: Collect, seed: int, sources: Path, truth: Path) -> None:

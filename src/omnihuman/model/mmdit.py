@@ -14,10 +14,10 @@ from omnihuman.conditions.reference import reference_channels, reference_positio
 from omnihuman.conditions.text import TextCondition
 from omnihuman.config.schema.model import Model
 from omnihuman.model.blocks import BlockInputs, DualBlock, SingleBlock, modulate
-from omnihuman.model.preconditioning import preconditioning
 from omnihuman.model.rope import rotation, video_positions
 
 _NUM_FREQUENCIES = 128
+_MIN_SIGMA = 0.05
 
 
 class SigmaEmbedding(nn.Module):
@@ -73,9 +73,10 @@ class OmniHumanTransformer(nn.Module):
             [B, C, T, h, w]; without meaning at motion frames.
         """
         given = motion_mask(conditions.motion_on, noisy.shape[2])
-        scaling = preconditioning(sigma, self.latent_std)
         std = self.latent_std[:, None, None, None]
-        latents = put_back(scaling.input * noisy, conditions.motion / std, given)
+        level = sigma[:, None, None, None, None]
+        unit = torch.rsqrt(((1 - level) * std) ** 2 + level**2)
+        latents = put_back(unit * noisy, conditions.motion / std, given)
         x, num_reference = self._embed(latents, given, conditions)
         y = self.text_condition(conditions.text)
         inputs = self._block_inputs(x, latents, sigma, given, num_reference, conditions)
@@ -83,7 +84,7 @@ class OmniHumanTransformer(nn.Module):
             x, y = block(x, y, inputs)
         scale, shift = self.norm_out(functional.silu(inputs.noisy))[:, None].chunk(2, dim=-1)
         output = self._unpatchify(self.proj_out(modulate(x[:, num_reference:], shift, scale)), latents.shape)
-        return scaling.skip * noisy + scaling.output * output
+        return self._velocity(noisy, sigma, std * output)
 
     def _embed(self, latents: Tensor, given: Tensor, conditions: Conditions) -> tuple[Tensor, int]:
         """Reference and video tokens [B, N, D], and how many of them are the reference's."""
@@ -121,6 +122,10 @@ class OmniHumanTransformer(nn.Module):
             audio_mask=conditions.speech_mask,
             audio_on=conditions.audio_on,
         )
+
+    def _velocity(self, noisy: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        level = sigma[:, None, None, None, None].clamp(min=_MIN_SIGMA)
+        return (noisy - output) / level
 
     def _unpatchify(self, tokens: Tensor, shape: torch.Size) -> Tensor:
         patch = self.config.patch_size

@@ -1,9 +1,9 @@
 """Scaling between what the network sees and says and the flow's velocity.
 
-With x = (1 - sigma) x0 + sigma eps and data of standard deviation s per channel, the best linear guess of v = eps - x0 is
-known in closed form. The network adds only what that guess cannot know, at unit variance in and out (after EDM, sec. 5,
-carried over to the straight path). A channel that carries little, such as a high frequency, then costs the network
-nothing, which is what lets a narrow model learn many channels.
+With x = (1 - sigma) x0 + sigma eps and data of standard deviation s per channel, the best linear guess of v = eps - x0
+is known in closed form. The network adds only what that guess cannot know, at unit variance in and out (after EDM,
+sec. 5, carried over to the straight path). A channel that carries little, such as a high frequency, then costs the
+network nothing, which is what lets a narrow model learn many channels.
 
     D = (1 - sigma)^2 s^2 + sigma^2
     input  = x / sqrt(D)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,7 +15,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import Encoders
+from omnihuman.data.shards import Encoders, load_clip
 from omnihuman.encoders.text import TEXT_ENCODERS
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
@@ -49,7 +50,7 @@ def train_stage(run: StageRun, encoded: Path, models: Path) -> None:
     """
     encoders = Encoders.load(encoded / "encoders.json")
     samples = _training_samples(encoded)
-    model = _initial_model(run, encoders, models)
+    model = _initial_model(run, samples, encoded, encoders, models)
     note = _why_pass_on(run, samples)
     losses: list[float] = []
     if not note:
@@ -76,10 +77,14 @@ def _training_samples(encoded: Path) -> pd.DataFrame:
     return samples
 
 
-def _initial_model(run: StageRun, encoders: Encoders, models: Path) -> OmniHumanTransformer:
+def _initial_model(
+    run: StageRun, samples: pd.DataFrame, encoded: Path, encoders: Encoders, models: Path
+) -> OmniHumanTransformer:
     if run.stage.parent is None:
         torch.manual_seed(run.seed)
-        return OmniHumanTransformer(run.model, encoders.widths)
+        model = OmniHumanTransformer(run.model, encoders.widths)
+        model.latent_std.copy_(latent_std(samples, encoded))
+        return model
     model, parent = load_model(models / run.stage.parent)
     if parent.model != run.model or parent.encoders != encoders:
         raise UserError(
@@ -87,6 +92,16 @@ def _initial_model(run: StageRun, encoders: Encoders, models: Path) -> OmniHuman
             " configured for: run `dvc repro` to train the parent again"
         )
     return model.train()
+
+
+def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
+    """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
+    chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
+    squares = [
+        np.square(load_clip(encoded / row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
+        for row in chosen.to_dict("records")
+    ]
+    return torch.from_numpy(np.sqrt(np.mean(squares, axis=0))).float().clamp(min=1e-3)
 
 
 def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:

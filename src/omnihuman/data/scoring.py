@@ -1,0 +1,183 @@
+"""The step `score`: one decode per clip, shared by all scorers, inside workers that can be killed."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from omnihuman.config.schema.score import Score
+from omnihuman.data.manifest import SCORES, SOURCES_TABLE, read_table, source_path, write_table
+from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
+from omnihuman.data.scorers.registry import SCORERS
+from omnihuman.data.sidecar import read_keypoints
+from omnihuman.media.sound import read_sound
+from omnihuman.media.video import read_frames
+from omnihuman.media.worker import Limits, run_guarded
+from omnihuman.storage.files import file_sha256
+from omnihuman.storage.work import content_key, work_folder
+
+SAMPLE_RATE = 16000
+CLIPS_PER_CHUNK = 16
+"""Finished clips are kept in files of so many; a killed run loses less than one."""
+NOT_MEASURED = "the clip could not be measured"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to decode and measure."""
+
+    clip_id: str
+    path: Path
+    keypoints_path: Path | None
+    start_seconds: float
+    end_seconds: float
+
+
+def score(config: Score, sources: Path, clips: Path, scores: Path) -> None:
+    """Measures every clip with every scorer and writes the score table.
+
+    Finished clips outlive a killed call, and a call with more clips than the last one decodes the new ones only. Errors
+    and timeouts are rows, and are tried again by the next call. Neither the number of workers nor a resume changes a
+    byte of the table.
+
+    Args:
+        sources: folder with sources.parquet.
+        clips: Parquet file of the step `split`.
+        scores: output, Parquet.
+    """
+    table = read_table(clips).merge(
+        read_table(sources / SOURCES_TABLE)[["source_id", "path", "keypoints_path"]], on="source_id"
+    )
+    measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
+    folder = work_folder(content_key(step="score", params=params_hash(config), scorers=_describe(SCORERS)))
+    keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
+    results = _restore(folder, {key: clip_id for clip_id, key in keys.items()})
+    open_jobs = [job for clip_id, job in measurable.items() if clip_id not in results]
+    for job, rows in _measure(config, open_jobs, folder, keys):
+        results[job.clip_id] = rows
+    for row in read_table(clips).to_dict("records"):
+        if row["status"] != "ok":
+            results[row["clip_id"]] = _all_failed(config, row["clip_id"], row["status"], row["error"])
+    write_table([row for clip_id in read_table(clips)["clip_id"] for row in results[clip_id]], SCORES, scores)
+
+
+def measure(scorers: Iterable[Scorer], content: ClipContent) -> list[Measurement]:
+    """Applies all scorers; what one of them raises becomes its own rows with status `error`."""
+    measurements: list[Measurement] = []
+    for scorer in scorers:
+        try:
+            answers = scorer.measure(content)
+        except Exception as error:  # a scorer's defect must not cost the other scores of the clip
+            answers = failed(scorer.names, "error", f"{type(error).__name__}: {error}")
+        measurements += [_checked(answer) for answer in answers]
+    return measurements
+
+
+def params_hash(config: Score) -> str:
+    """Hash of the parameters that change values; limits on time and memory do not."""
+    return content_key(short_side_pixels=config.short_side_pixels, fps=config.fps, sample_rate=SAMPLE_RATE)
+
+
+def _checked(answer: Measurement) -> Measurement:
+    if answer.status == "ok" and not math.isfinite(answer.value):
+        return failed((answer.scorer,), "error", "the scorer gave no finite number")[0]
+    return answer
+
+
+def _describe(scorers: Iterable[Scorer]) -> list[list[str]]:
+    return [[*scorer.names, scorer.version, scorer.implementation] for scorer in scorers]
+
+
+def _job(row: dict, sources: Path) -> Job:
+    keypoints = row["keypoints_path"]
+    return Job(
+        clip_id=row["clip_id"],
+        path=source_path(sources, row["path"]),
+        keypoints_path=source_path(sources, keypoints) if keypoints else None,
+        start_seconds=row["start_seconds"],
+        end_seconds=row["end_seconds"],
+    )
+
+
+def _clip_key(job: Job) -> str:
+    """Hash of a clip's content: clip ids are hashes of the video and the span; the declared pose comes on top."""
+    path = job.keypoints_path
+    return content_key(clip_id=job.clip_id, keypoints=file_sha256(path) if path and path.is_file() else str(path))
+
+
+def _measure(config: Score, jobs: list[Job], folder: Path, keys: dict[str, str]) -> Iterable[tuple[Job, list[dict]]]:
+    """Yields each job with its rows and keeps the rows that need not be tried again."""
+    if not jobs:
+        return
+    limits = Limits(config.deadline_seconds, config.memory_megabytes, config.clips_per_worker)
+    chunk: dict[str, list[dict]] = {}
+    for outcome in run_guarded(partial(_measure_clip, config), jobs, limits, "score"):
+        job = jobs[outcome.index]
+        if outcome.value is None:
+            rows = _all_failed(config, job.clip_id, outcome.status, outcome.error)
+        else:
+            rows = _rows(config, job.clip_id, outcome.value)
+        yield job, rows
+        if all(row["status"] in ("ok", "na") for row in rows):
+            chunk[keys[job.clip_id]] = rows
+        if len(chunk) == CLIPS_PER_CHUNK or (chunk and job is jobs[-1]):
+            _keep(folder, chunk)
+            chunk = {}
+
+
+def _measure_clip(config: Score, job: Job) -> list[Measurement]:
+    """Decodes and measures one clip; runs inside a guarded worker."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    frames = read_frames(
+        job.path,
+        fps=config.fps,
+        short_side_pixels=config.short_side_pixels,
+        start_seconds=job.start_seconds,
+        end_seconds=job.end_seconds,
+    )
+    content = ClipContent(
+        frames=frames,
+        sound=read_sound(job.path, SAMPLE_RATE, job.start_seconds, job.end_seconds),
+        keypoints=read_keypoints(job.keypoints_path) if job.keypoints_path else None,
+        duration_seconds=job.end_seconds - job.start_seconds,
+        fps=config.fps,
+    )
+    return measure(SCORERS, content)
+
+
+def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:
+    origin = {name: scorer for scorer in SCORERS for name in scorer.names}
+    common = {"clip_id": clip_id, "params_hash": params_hash(config)}
+    return [
+        {
+            **common,
+            **asdict(measurement),
+            "implementation": origin[measurement.scorer].implementation,
+            "version": origin[measurement.scorer].version,
+        }
+        for measurement in measurements
+    ]
+
+
+def _all_failed(config: Score, clip_id: str, status: str, error: str) -> list[dict]:
+    names = tuple(name for scorer in SCORERS for name in scorer.names)
+    return _rows(config, clip_id, list(failed(names, status, error or NOT_MEASURED)))
+
+
+def _keep(folder: Path, chunk: dict[str, list[dict]]) -> None:
+    # The key of the clip's content stands in for its id, and comes back as id when restored.
+    rows = [{**row, "clip_id": key} for key, clip_rows in chunk.items() for row in clip_rows]
+    write_table(rows, SCORES, folder / f"chunk-{content_key(clips=sorted(chunk))}.parquet")
+
+
+def _restore(folder: Path, clip_ids: dict[str, str]) -> dict[str, list[dict]]:
+    """Rows of finished clips by clip id; `clip_ids` maps keys of content to ids."""
+    results: dict[str, list[dict]] = {}
+    for path in sorted(folder.glob("chunk-*.parquet")):
+        for key, rows in read_table(path).groupby("clip_id", sort=False):
+            if (clip_id := clip_ids.get(str(key))) is not None:
+                results[clip_id] = rows.assign(clip_id=clip_id).to_dict("records")
+    return results

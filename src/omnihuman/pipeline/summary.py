@@ -1,0 +1,61 @@
+"""What a run made, as a table for a terminal."""
+
+import json
+from pathlib import Path
+
+
+def summary(reports: Path, models: Path, rendered: Path | None) -> str:
+    """Lines of text: the funnel, what each stage did, the figures good or bad with their intervals, where to look."""
+    funnel = json.loads((reports / "funnel.json").read_text())
+    figures = json.loads((reports / "evaluation.json").read_text())
+    lines = ["", "Clips", *_funnel(funnel), "", "Stages"]
+    lines += [_stage(json.loads(path.read_text())) for path in sorted(models.glob("*/model.json"))]
+    lines += ["", f"Held-out people and sounds (mean, {figures['confidence']:.0%} interval)", *_figures(figures)]
+    lines += ["", "Where to look"]
+    places = [
+        ("why each clip may or may not train", reports / "funnel.html"),
+        ("real and generated, side by side", reports / "evaluation"),
+        ("all figures", reports / "evaluation.json"),
+        ("a rendered video", rendered or Path("none: no held-out clip has sound")),
+    ]
+    return "\n".join(lines + [f"  {what:<38} {where}" for what, where in places])
+
+
+def _funnel(funnel: dict) -> list[str]:
+    shown = {key: value for key, value in funnel.items() if isinstance(value, int)}
+    return [
+        f"  {key.replace('_', ' '):<38} {value}" for key, value in shown.items() if not key.startswith("first_fail")
+    ]
+
+
+def _stage(description: dict) -> str:
+    done = description["note"] or f"{description['num_steps']} steps"
+    clips = ", ".join(f"{count} for {modality}" for modality, count in sorted(description["num_clips"].items()))
+    return f"  {description['stage']:<38} {done}; training clips: {clips}"
+
+
+def _figures(figures: dict) -> list[str]:
+    rows = []
+    for name, follows in (("opening", "loudness"), ("width", "vowel")):
+        part = figures[name]
+        rows += [
+            _row(f"mouth {name} follows {follows}, correlation", part["generated"]),
+            _row("    with shuffled sound", part["null"]),
+            _row("    in the real clips", part["real"]),
+        ]
+    pose = figures["pose_distance"]
+    return [
+        *rows,
+        _row("background against the reference, dB", figures["background_psnr_db"]),
+        _row("keypoints to driving pose, % of height", pose["generated"], 100),
+        _row("    the reference's own pose", pose["still"], 100),
+        _row("    gain over the reference's pose", pose["gain"], 100),
+        _row("    in the real clips", pose["real"], 100),
+    ]
+
+
+def _row(name: str, estimate: dict, scale: float = 1.0) -> str:
+    if estimate["value"] is None:
+        return f"  {name:<44} not measured: no eligible held-out clip"
+    value, low, high = (scale * estimate[key] for key in ("value", "low", "high"))
+    return f"  {name:<44} {value:7.3f}  [{low:.3f}, {high:.3f}]  n = {estimate['num_clips']}"

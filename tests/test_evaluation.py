@@ -1,0 +1,139 @@
+"""The instruments: they see what is there, and nothing where nothing is."""
+
+import cv2
+import numpy as np
+import pytest
+from tests.tiny import CONFIG, ENCODERS, random_model, write_encoded
+
+from omnihuman.batch import KEYPOINTS
+from omnihuman.config.schema.evaluate import Evaluate, Sampling
+from omnihuman.encoders.speech import SAMPLE_RATE
+from omnihuman.evaluation.mouth import mouth_region, track_mouth
+from omnihuman.evaluation.pose_following import pose_error
+from omnihuman.evaluation.regions import background_mask, masked_psnr
+from omnihuman.evaluation.run import evaluate
+from omnihuman.evaluation.sound_tracks import envelope, vowel_spread
+from omnihuman.evaluation.statistics import bootstrap_mean, correlation, shuffled_null
+from omnihuman.model.checkpoint import ModelDescription, save_model
+
+
+def test_correlation_of_a_constant_is_zero():
+    track = np.sin(np.arange(17.0))
+    assert correlation(track, 3 * track + 1) == pytest.approx(1.0)
+    assert correlation(track, np.ones(17)) == 0.0
+
+
+def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    covered = []
+    for seed in range(200):
+        estimate = bootstrap_mean(random.normal(0.3, 1.0, 40), 0.95, 500, seed)
+        covered.append(estimate.low <= 0.3 <= estimate.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_shuffled_null_never_uses_the_matching_sound():
+    null = shuffled_null(np.eye(12), 0.95, 200, seed=0)
+    assert (null.value, null.low, null.high) == (0.0, 0.0, 0.0)
+    assert np.isnan(shuffled_null(np.eye(1), 0.95, 10, seed=0).value)
+
+
+def face(opening: float, width: float) -> np.ndarray:
+    """float32 [64, 64, 3]: skin with lips and the inside of a mouth."""
+    picture = np.full((256, 256, 3), (225, 180, 150), np.uint8)
+    for eye in (100, 156):
+        cv2.circle(picture, (eye, 100), 8, (40, 30, 30), -1)
+    axes = (round(width), round(opening))
+    cv2.ellipse(picture, (128, 165), (axes[0] + 8, axes[1] + 8), 0, 0, 360, (200, 60, 70), -1)
+    if opening > 1:
+        cv2.ellipse(picture, (128, 165), axes, 0, 0, 360, (50, 10, 20), -1)
+    return cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def face_keypoints() -> np.ndarray:
+    points = np.zeros((17, 3), np.float32)
+    for name, x, y in (("left_eye", 156, 100), ("right_eye", 100, 100), ("nose", 128, 130)):
+        points[KEYPOINTS.index(name)] = (x / 256, y / 256, 1.0)
+    return points
+
+
+def test_mouth_opening_and_width_are_two_measurements():
+    random = np.random.default_rng(0)
+    opening, width = random.uniform(0, 24, 40), random.uniform(16, 36, 40)
+    region = mouth_region(face_keypoints(), 64, 64)
+    assert region is not None
+    track = track_mouth(np.stack([face(o, w) for o, w in zip(opening, width, strict=True)]), region)
+    assert correlation(track.opening, opening) > 0.9
+    assert correlation(track.width, width) > 0.9
+    assert abs(correlation(track.width, opening)) < 0.45
+
+
+def test_no_mouth_without_eyes_and_nose():
+    assert mouth_region(np.zeros((17, 3), np.float32), 64, 64) is None
+
+
+def test_envelope_and_vowel_follow_their_own_part_of_the_sound():
+    time = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    loud = 0.2 + 0.15 * np.sin(2 * np.pi * 2 * time)
+    spread = (np.sin(2 * np.pi * 3 * time) > 0).astype(float)
+    sound = loud * (spread * np.sin(2 * np.pi * 2000 * time) + (1 - spread) * np.sin(2 * np.pi * 950 * time))
+    frames = np.arange(50) * SAMPLE_RATE // 25
+    assert correlation(envelope(sound, 50, 25.0), loud[frames]) > 0.95
+    assert correlation(vowel_spread(sound, 50, 25.0), spread[frames]) > 0.8
+    assert np.ptp(vowel_spread(np.zeros(SAMPLE_RATE), 25, 25.0)) == 0
+
+
+def test_background_leaves_out_what_moves_and_the_person():
+    reference = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    real = np.repeat(reference[None], 5, axis=0)
+    real[2, :10, :10] = 1 - real[2, :10, :10]
+    keypoints = np.zeros((5, 17, 3), np.float32)
+    keypoints[:, :3] = [[0.4, 0.4, 1], [0.6, 0.4, 1], [0.5, 0.7, 1]]
+    mask = background_mask(real, reference, keypoints)
+    assert mask is not None
+    assert not mask[:10, :10].any() and not mask[28:40, 30:34].any() and mask[60, 60]
+    assert masked_psnr(real + 0.1, reference, mask) == pytest.approx(20.0, abs=1e-3)
+    assert background_mask(1 - real, reference, keypoints) is None
+
+
+def test_pose_error_tells_a_video_that_follows_from_one_that_does_not():
+    random = np.random.default_rng(0)
+    texture = cv2.resize(random.random((6, 6, 3)), (12, 12), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+
+    def picture(x: int) -> np.ndarray:
+        frame = np.full((64, 64, 3), 0.5, np.float32)
+        frame[26:38, x - 6 : x + 6] = texture
+        return frame
+
+    def pose(x: int) -> np.ndarray:
+        points = np.zeros((17, 3), np.float32)
+        points[KEYPOINTS.index("left_wrist")] = (x / 64, 0.5, 1.0)
+        return points
+
+    places = [20, 26, 32, 38]
+    driving = np.stack([pose(x) for x in places])
+    follows = pose_error(np.stack([picture(x) for x in places]), driving, picture(20), pose(20))
+    stays = pose_error(np.stack([picture(20)] * 4), driving, picture(20), pose(20))
+    assert follows is not None and stays is not None
+    assert follows.video < 0.02 < follows.still
+    assert stays.video == pytest.approx(stays.still, abs=0.02)
+    assert pose_error(np.stack([picture(20)] * 4), np.stack([pose(20)] * 4), picture(20), pose(20)) is None
+
+
+def test_evaluate_writes_figures_or_says_that_there_are_none(tmp_path):
+    import json
+
+    model = tmp_path / "model"
+    model.mkdir()
+    save_model(model, random_model(), ModelDescription("3_pose", "", "", 1, {}, CONFIG, ENCODERS))
+    config, sampling = Evaluate(num_audio_clips=2, num_pose_clips=2, num_resamples=50), Sampling(num_steps=1)
+    for name, eligible in (("some", [(True, True)] * 3), ("none", [(False, False)])):
+        write_encoded(tmp_path / name, eligible, split="test")
+        figures, pictures = tmp_path / f"{name}.json", tmp_path / f"{name}-pictures"
+        evaluate(config, sampling, 0, tmp_path / name, model, figures, pictures)
+        written = json.loads(figures.read_text())
+        if name == "none":
+            assert written["opening"]["generated"]["value"] is None
+            assert (pictures / "sound-none.txt").exists()
+        else:
+            assert (pictures / "sound-contact-sheet.png").exists() and (pictures / "pose-0.mp4").exists()

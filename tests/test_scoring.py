@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnihuman.batch import Sound
+from omnihuman.config.schema.decide import Decide, Rule
+from omnihuman.config.schema.score import Score
+from omnihuman.data import scoring
+from omnihuman.data.deciding import decide
+from omnihuman.data.manifest import CLIPS, SOURCES, read_table, write_table
+from omnihuman.data.scorers.content import Scorer
+from omnihuman.media.write import write_video
+
+CONFIG = Score(short_side_pixels=64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three videos, one of them no video, a clip that could not be cut, and ground truth beside them."""
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    (tmp_path / "truth").mkdir()
+    rng, sources, clips = np.random.default_rng(0), [], []
+    for index in range(4):
+        name = f"v{index}"
+        path = tmp_path / f"{name}.mp4"
+        sound = Sound(rng.normal(0, 0.1, 16000).astype(np.float32), 16000)
+        write_video(path, rng.integers(0, 255, (20, 64, 64, 3), np.uint8), 25.0, sound)
+        (tmp_path / "truth" / f"{name}.json").write_text("{}")
+        sources.append(
+            {field.name: None for field in SOURCES}
+            | {"source_id": name, "path": path.name, "keypoints_path": "", "status": "ok"}
+        )
+        status = "error" if index == 3 else "ok"
+        clips.append(
+            {
+                "clip_id": f"c{index}",
+                "source_id": name,
+                "index": 0,
+                "start_seconds": 0.0,
+                "end_seconds": 0.8,
+                "status": status,
+                "error": "no shot" if index == 3 else "",
+            }
+        )
+    (tmp_path / "v2.mp4").write_bytes(b"no video")
+    write_table(sources, SOURCES, tmp_path / "sources.parquet")
+    write_table(clips, CLIPS, tmp_path / "clips.parquet")
+    return tmp_path
+
+
+def run(folder: Path) -> bytes:
+    scoring.score(CONFIG, folder, folder / "clips.parquet", folder / "scores.parquet")
+    return (folder / "scores.parquet").read_bytes()
+
+
+def test_errors_are_rows_and_a_second_call_decodes_only_those(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(folder)
+    table = read_table(folder / "scores.parquet")
+    assert table["clip_id"].drop_duplicates().tolist() == ["c0", "c1", "c2", "c3"]
+    assert set(table[table["clip_id"] == "c2"]["status"]) == set(table[table["clip_id"] == "c3"]["status"]) == {"error"}
+    assert set(table[table["clip_id"] == "c0"]["status"]) <= {"ok", "na"}
+    for path in (*(folder / "truth").iterdir(), folder / "scores.parquet", folder / "v0.mp4"):
+        path.unlink()
+    decoded, guarded = [], scoring.run_guarded
+    monkeypatch.setattr(
+        scoring, "run_guarded", lambda f, jobs, *rest: (decoded.extend(jobs), guarded(f, jobs, *rest))[1]
+    )
+    monkeypatch.setenv("OMNIHUMAN_WORKERS", "1")
+    assert run(folder) == first
+    assert [job.clip_id for job in decoded] == ["c2"]
+
+
+def test_a_killed_call_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(folder)
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "other home"))
+    monkeypatch.setattr(scoring, "CLIPS_PER_CHUNK", 1)
+    guarded = scoring.run_guarded
+
+    def killed(function, jobs, *rest):
+        yield from list(guarded(function, jobs[:1], *rest))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "run_guarded", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder)
+    decoded = []
+    monkeypatch.setattr(
+        scoring, "run_guarded", lambda f, jobs, *rest: (decoded.extend(jobs), guarded(f, jobs, *rest))[1]
+    )
+    assert run(folder) == whole
+    assert [job.clip_id for job in decoded] == ["c1", "c2"]
+
+
+def test_a_scorers_exception_is_its_own_row_only() -> None:
+    def broken(content: object) -> tuple:
+        raise RuntimeError("defect")
+
+    rows = scoring.measure([Scorer(("a", "b"), broken, "1")], None)  # pyright: ignore[reportArgumentType]
+    assert [(row.scorer, row.status, row.error) for row in rows] == [
+        ("a", "error", "RuntimeError: defect"),
+        ("b", "error", "RuntimeError: defect"),
+    ]
+
+
+def test_decide_writes_table_metrics_and_the_same_page_twice(folder: Path) -> None:
+    run(folder)
+    policy = Decide(
+        {"lips": Rule("lip_sync", "audio", at_least=1.1), "arms": Rule("pose_visibility", "pose", at_least=0.9)}
+    )
+    pages = []
+    for _ in range(2):
+        paths = [folder / name for name in ("decisions.parquet", "funnel.html", "funnel.json")]
+        decide(policy, folder, folder / "clips.parquet", folder / "scores.parquet", *paths)
+        pages.append(paths[1].read_text())
+    assert pages[0] == pages[1] and "v0.mp4" in pages[0]
+    assert "pose_visibility does not apply: no keypoints were declared" in pages[0]
+    assert "the clip cannot be used (error): no shot" in pages[0]
+    assert '"clips_text": 2' in paths[2].read_text() or '"clips_text": 3' in paths[2].read_text()
