@@ -66,9 +66,6 @@ class QueryKeyValue(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.norm_q = nn.RMSNorm(width // num_heads, eps=1e-6)
         self.norm_k = nn.RMSNorm(width // num_heads, eps=1e-6)
-        # Equal constant queries and keys make RoPE's product largest at distance zero: attention begins local.
-        nn.init.ones_(self.to_q.bias)
-        nn.init.ones_(self.to_k.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, N, D] to three [B, heads, N, d]."""

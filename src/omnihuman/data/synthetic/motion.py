@@ -120,8 +120,8 @@ def standing(
     nod = np.stack([wander(rng, seconds, 0.6, 0.5 * sway), wander(rng, seconds, 0.9, 0.4 * sway)], axis=1)
     nod[:, 1] += 0.3 * sway * energy
     path = Path(root, lean, nod, wrists, np.zeros((2, frames, 2)))
-    yaw = wander(rng, seconds, 0.4, 0.3)
-    return build_motion(path, shoulders, wander(rng, seconds, 0.4, 0.07), yaw, blinks(rng, seconds), hands_hidden)
+    yaw = wander(rng, seconds, 0.4, 0.12)
+    return build_motion(path, shoulders, wander(rng, seconds, 0.4, 0.02), yaw, blinks(rng, seconds), hands_hidden)
 
 
 def build_motion(

@@ -21,7 +21,7 @@ VIEW_HEIGHTS = {"face": 1.68, "half body": 2.75, "full body": 4.5}
 VIEW_TOPS = {"face": -0.73, "half body": -0.82, "full body": -0.86}
 WRIST_HEIGHTS = {"face": (0.78, 0.72), "half body": (1.5, 0.78), "full body": (1.72, 0.7)}
 """At rest and raised, below the middle of the head."""
-SWAY = {"face": 0.06, "half body": 0.09, "full body": 0.12}
+SWAY = {"face": 0.015, "half body": 0.03, "full body": 0.06}
 MAX_OPENING = 0.28
 """Of the mouth, as share of the face's height."""
 NEUTRAL_WIDTH, WIDTH_SWING = 0.35, 0.13
