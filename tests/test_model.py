@@ -98,14 +98,12 @@ def test_a_latent_frame_hears_only_its_own_sound():
     model = random_model()
     attention = model.dual_blocks[0].audio_attention
     conditions = random_conditions()
-    audio = model.audio_condition(conditions.speech)
+    audio = model.audio_condition(conditions.speech, conditions.speech_mask)
     video = torch.randn(2, 3 * 6, CONFIG.width, generator=torch.Generator().manual_seed(1))
-    before = attention(video, audio, conditions.speech_mask, conditions.audio_on)
+    before = attention(video, audio, conditions.audio_on)
     changed = audio.clone()
     changed[:, 1] += 1.0
-    difference = (
-        (attention(video, changed, conditions.speech_mask, conditions.audio_on) - before).abs().amax(dim=(0, 2))
-    )
+    difference = (attention(video, changed, conditions.audio_on) - before).abs().amax(dim=(0, 2))
     assert difference[6:12].min() > 0
     assert difference[:6].max() == difference[12:].max() == 0
 
@@ -173,16 +171,25 @@ def test_checkpoint_round_trip_and_errors(tmp_path):
         load_model(tmp_path / "nowhere")
 
 
-def test_preconditioning_is_the_best_linear_guess_with_unit_variance():
-    from omnihuman.model.preconditioning import preconditioning
+def test_the_network_predicts_the_clean_latent():
+    """Whatever sigma, x - sigma v is the same network output when its inputs are."""
+    model = random_model()
+    with torch.no_grad():
+        model.proj_out.weight.zero_()
+        model.proj_out.bias.fill_(0.5)
+        model.latent_std.fill_(2.0)
+        velocity = model(noisy(), SIGMA, random_conditions())
+    clean = noisy() - SIGMA[:, None, None, None, None] * velocity
+    torch.testing.assert_close(clean, torch.ones_like(clean))
 
-    draw = torch.Generator().manual_seed(0)
-    std = torch.tensor([0.2, 1.5])
-    data, noise = torch.randn(100_000, 2, generator=draw) * std, torch.randn(100_000, 2, generator=draw)
-    for level in (0.1, 0.5, 0.9):
-        x, target = (1 - level) * data + level * noise, noise - data
-        factors = preconditioning(torch.tensor([level]), std)
-        skip, output, scale = (f.reshape(-1) for f in (factors.skip, factors.output, factors.input))
-        torch.testing.assert_close(skip, (x * target).mean(0) / (x * x).mean(0), atol=0.02, rtol=0.02)
-        torch.testing.assert_close((scale * x).std(0), torch.ones(2), atol=0.01, rtol=0.01)
-        torch.testing.assert_close((target - skip * x).std(0), output.abs(), atol=0.01, rtol=0.01)
+
+def test_attention_begins_local_and_blind_to_time():
+    from omnihuman.model.mmdit import OmniHumanTransformer
+
+    torch.manual_seed(0)
+    qkv = OmniHumanTransformer(CONFIG, WIDTHS).dual_blocks[0].qkv
+    positions = torch.tensor([[0, 0, 0], [3, 0, 0], [0, 0, 1], [0, 0, 2]])
+    q = qkv.norm_q(qkv.to_q.bias.reshape(CONFIG.num_heads, 1, -1)).expand(-1, len(positions), -1)[None]
+    turned = rotate(q, *rotation(positions, CONFIG.rope_axes, CONFIG.rope_theta))[0, 0]
+    same, later, beside, further = (turned[0] @ turned[i] for i in range(4))
+    assert same == pytest.approx(later.item()) and same > beside > further

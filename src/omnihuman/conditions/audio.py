@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,7 +11,9 @@ from omnihuman.encoders.video_codec import TEMPORAL_FACTOR
 NEIGHBOURS = 2
 """Frames of sound on either side of a latent's own frames."""
 WINDOW = TEMPORAL_FACTOR + 2 * NEIGHBOURS
-"""Sound tokens A of one latent frame; the first latent covers one frame and leaves the surplus masked."""
+"""Frames of sound A behind one latent frame; the first latent covers one frame and leaves the surplus masked."""
+NUM_TOKENS = 4
+"""Sound tokens of one latent frame."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,19 @@ def speech_windows(features: np.ndarray, start: int, num_latents: int) -> Speech
 
 
 class AudioCondition(nn.Module):
-    """An MLP per sound token, plus a learned embedding of its place in the window."""
+    """Each frame's features are compressed by an MLP and joined with those of adjacent frames into a few tokens."""
 
     def __init__(self, speech_width: int, audio_width: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(speech_width, 2 * audio_width)
-        self.linear_2 = nn.Linear(2 * audio_width, audio_width)
-        self.place = nn.Parameter(0.5 * torch.randn(WINDOW, audio_width))
+        self.compress = nn.Linear(speech_width, audio_width)
+        self.join = nn.Linear(WINDOW * audio_width, NUM_TOKENS * audio_width)
+        self.audio_width = audio_width
 
-    def forward(self, speech: Tensor) -> Tensor:
-        """[B, T, A, speech width] to [B, T, A, audio width]."""
-        return self.linear_2(functional.silu(self.linear_1(speech))) + self.place
+    def forward(self, speech: Tensor, mask: Tensor) -> Tensor:
+        """Windows [B, T, A, speech width] with mask [B, T, A] to tokens [B, T, NUM_TOKENS, audio width]."""
+        compressed = functional.silu(self.compress(speech)) * mask[..., None]
+        tokens = self.join(compressed.flatten(2))
+        return tokens.unflatten(-1, (NUM_TOKENS, self.audio_width))
 
 
 class AudioCrossAttention(nn.Module):
@@ -63,23 +66,18 @@ class AudioCrossAttention(nn.Module):
         nn.init.zeros_(self.to_out.weight)
         nn.init.zeros_(self.to_out.bias)
 
-    def forward(self, video: Tensor, audio: Tensor, mask: Tensor, audio_on: Tensor) -> Tensor:
+    def forward(self, video: Tensor, audio: Tensor, audio_on: Tensor) -> Tensor:
         """What sound adds to the video tokens.
 
         Args:
             video: [B, T h w, D]
-            audio: [B, T, A, audio width]
-            mask: bool [B, T, A]
+            audio: [B, T, NUM_TOKENS, audio width]
             audio_on: bool [B]; where off, the output is exactly zero.
         """
         batch, num_tokens, width = video.shape
         num_latents = audio.shape[1]
         q = self.to_q(self.norm(video)).reshape(batch * num_latents, num_tokens // num_latents, self.num_heads, -1)
-        k, v = self.to_kv(audio).reshape(batch * num_latents, WINDOW, 2, self.num_heads, -1).unbind(dim=2)
-        # A frame beyond the sound would attend to nothing, which softmax cannot express; it sees its zeros instead.
-        visible = (mask | ~mask.any(dim=-1, keepdim=True)).reshape(batch * num_latents, 1, 1, WINDOW)
-        attended = functional.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible
-        )
+        k, v = self.to_kv(audio).reshape(batch * num_latents, NUM_TOKENS, 2, self.num_heads, -1).unbind(dim=2)
+        attended = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         out = self.to_out(attended.transpose(1, 2).reshape(batch, num_tokens, width))
         return out * audio_on[:, None, None]

@@ -24,20 +24,21 @@ class BlockInputs:
     rotation: tuple[Tensor, Tensor]  # cosine and sine [N, d / 2]
     key_mask: Tensor | None  # bool [B, 1, 1, N + L]
     num_reference: int  # tokens of x that come before the video
-    audio: Tensor | None  # [B, T, A, audio width]; None: off in the whole batch
-    audio_mask: Tensor  # bool [B, T, A]
+    audio: Tensor | None  # [B, T, sound tokens, audio width]; None: off in the whole batch
     audio_on: Tensor  # bool [B]
 
 
 class Modulation(nn.Module):
-    """adaLN: from an embedding of sigma to shifts, scales and gates; zero at initialisation."""
+    """adaLN: from an embedding of sigma to (shift, scale, gate), once or twice; independent of sigma at first."""
 
     def __init__(self, width: int, num_chunks: int) -> None:
         super().__init__()
         self.num_chunks = num_chunks
         self.linear = nn.Linear(width, num_chunks * width)
         nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        # Shifts and scales begin neutral, every third chunk, a gate, begins open.
+        with torch.no_grad():
+            self.linear.bias.copy_((torch.arange(num_chunks) % 3 == 2).float().repeat_interleave(width))
 
     def text(self, inputs: BlockInputs) -> tuple[Tensor, ...]:
         """Chunks [B, 1, D] at the sample's sigma."""
@@ -55,6 +56,10 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
+_SHARPNESS = 2.0
+"""Initial scale of normalised queries and keys; with 1, attention to one position takes long to sharpen."""
+
+
 class QueryKeyValue(nn.Module):
     """Projections of one stream, normalised per head (qk-norm)."""
 
@@ -66,6 +71,19 @@ class QueryKeyValue(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.norm_q = nn.RMSNorm(width // num_heads, eps=1e-6)
         self.norm_k = nn.RMSNorm(width // num_heads, eps=1e-6)
+
+    def start_local(self, time_channels: int) -> None:
+        """Lets half of the heads begin by attending to the same place in all frames and in the reference.
+
+        Equal constant queries and keys make RoPE's product largest at distance zero; channels that rotate with time are
+        left out, so that the place counts and the moment does not.
+        """
+        bias = torch.zeros(self.num_heads, self.to_q.out_features // self.num_heads)
+        bias[: max(1, self.num_heads // 2), time_channels:] = 1.0
+        with torch.no_grad():
+            for projection, norm in ((self.to_q, self.norm_q), (self.to_k, self.norm_k)):
+                projection.bias.copy_(bias.flatten())
+                norm.weight.fill_(_SHARPNESS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, N, D] to three [B, heads, N, d]."""
@@ -99,7 +117,7 @@ def add_audio(attention: AudioCrossAttention, x: Tensor, inputs: BlockInputs) ->
     if inputs.audio is None:
         return x
     reference, video = x[:, : inputs.num_reference], x[:, inputs.num_reference :]
-    video = video + attention(video, inputs.audio, inputs.audio_mask, inputs.audio_on)
+    video = video + attention(video, inputs.audio, inputs.audio_on)
     return torch.cat([reference, video], dim=1)
 
 

@@ -57,6 +57,8 @@ class OmniHumanTransformer(nn.Module):
         self.single_blocks = nn.ModuleList(SingleBlock(*shape) for _ in range(config.num_single_blocks))
         self.norm_out = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, widths.latent_channels * config.patch_size**2)
+        for block in [*self.dual_blocks, *self.single_blocks]:
+            block.qkv.start_local(config.rope_axes[0])
         for layer in (self.norm_out, self.proj_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -118,8 +120,7 @@ class OmniHumanTransformer(nn.Module):
             rotation=rotation(positions, self.config.rope_axes, self.config.rope_theta),
             key_mask=_key_mask(x.shape[1], num_reference, conditions),
             num_reference=num_reference,
-            audio=self.audio_condition(conditions.speech) if audio_in_use else None,
-            audio_mask=conditions.speech_mask,
+            audio=self.audio_condition(conditions.speech, conditions.speech_mask) if audio_in_use else None,
             audio_on=conditions.audio_on,
         )
 

@@ -9,18 +9,21 @@ from torch import Tensor
 
 from omnihuman.batch import TrainingBatch
 from omnihuman.conditions.motion_frames import motion_mask
+from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Training
-from omnihuman.diffusion.loss import flow_matching_loss
+from omnihuman.diffusion.loss import change_weight, flow_matching_loss, sigma_weight
 from omnihuman.diffusion.path import noisy_latents, velocity
 from omnihuman.model.mmdit import OmniHumanTransformer
 
 
-def batch_loss(model: OmniHumanTransformer, batch: TrainingBatch) -> Tensor:
-    """Flow-matching loss [B] of one batch."""
+def batch_loss(model: OmniHumanTransformer, batch: TrainingBatch, config: Diffusion) -> Tensor:
+    """Weighted flow-matching loss [B] of one batch."""
     noisy = noisy_latents(batch.latents, batch.noise, batch.sigma)
     predicted = model(noisy, batch.sigma, batch.conditions)
     given = motion_mask(batch.conditions.motion_on, batch.latents.shape[2])
-    return flow_matching_loss(predicted, velocity(batch.latents, batch.noise), given)
+    weight = change_weight(batch.latents, batch.conditions.reference, config.change_strength)
+    loss = flow_matching_loss(predicted, velocity(batch.latents, batch.noise), given, weight)
+    return loss * sigma_weight(batch.sigma, config.sigma_floor)
 
 
 def learning_rate_share(step: int, num_steps: int, warmup_steps: int) -> float:
@@ -34,16 +37,19 @@ def learning_rate_share(step: int, num_steps: int, warmup_steps: int) -> float:
 class StageModule(pl.LightningModule):
     """One training stage."""
 
-    def __init__(self, model: OmniHumanTransformer, config: Training, learning_rate: float, num_steps: int) -> None:
+    def __init__(
+        self, model: OmniHumanTransformer, config: Training, diffusion: Diffusion, learning_rate: float, num_steps: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.losses: list[float] = []
         """Mean loss of every finished step; part of the checkpoint, so that a resumed run has the whole curve."""
-        self._config, self._learning_rate, self._num_steps = config, learning_rate, num_steps
+        self._config, self._diffusion = config, diffusion
+        self._learning_rate, self._num_steps = learning_rate, num_steps
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Mean loss of the batch."""
-        loss = batch_loss(self.model, batch).mean()
+        loss = batch_loss(self.model, batch, self._diffusion).mean()
         self.losses.append(loss.item())
         recent = self.losses[-self._config.log_every_steps :]
         self.log("loss", sum(recent) / len(recent), prog_bar=True, batch_size=len(batch.sigma))

@@ -123,7 +123,7 @@ def _fit(
     )
     batches = StageBatches(samples, encoded, order, settings, text_encoder.encode(""))
     work = work_folder(_key(run, encoded, models))
-    module = StageModule(model, run.training, run.stage.learning_rate, run.stage.steps)
+    module = StageModule(model, run.training, run.diffusion, run.stage.learning_rate, run.stage.steps)
     checkpoint = work / "last.ckpt"
     if checkpoint.exists():
         batches.first_step = int(torch.load(checkpoint, weights_only=True, mmap=True)["global_step"])
