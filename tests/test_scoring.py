@@ -60,7 +60,7 @@ def test_errors_are_rows_and_a_second_call_decodes_only_those(folder: Path, monk
     assert table["clip_id"].drop_duplicates().tolist() == ["c0", "c1", "c2", "c3"]
     assert set(table[table["clip_id"] == "c2"]["status"]) == set(table[table["clip_id"] == "c3"]["status"]) == {"error"}
     assert set(table[table["clip_id"] == "c0"]["status"]) <= {"ok", "na"}
-    for path in (*(folder / "truth").iterdir(), folder / "scores.parquet", folder / "v0.mp4"):
+    for path in (folder / "scores.parquet", folder / "v0.mp4"):
         path.unlink()
     decoded, guarded = [], scoring.run_guarded
     monkeypatch.setattr(
@@ -69,6 +69,15 @@ def test_errors_are_rows_and_a_second_call_decodes_only_those(folder: Path, monk
     monkeypatch.setenv("OMNIHUMAN_WORKERS", "1")
     assert run(folder) == first
     assert [job.clip_id for job in decoded] == ["c2"]
+
+
+def test_scores_do_not_change_without_the_ground_truth(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(folder)
+    for path in (folder / "truth").iterdir():
+        path.unlink()
+    (folder / "truth").rmdir()
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "a home without finished clips"))
+    assert run(folder) == first
 
 
 def test_a_killed_call_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def _rows(verdicts: Verdicts, modality: str) -> list[dict]:
     passes, margins = verdicts.passes[:, bound], verdicts.margins[:, bound]
     known = ~np.isnan(margins)
     smallest = np.where(known, margins, np.inf).min(axis=1, initial=np.inf)
-    provisional = (verdicts.stand_in[:, bound] & known).any(axis=1)
+    provisional = np.any(verdicts.stand_in[:, bound] & known, axis=1)
     rows = []
     for index, clip_id in enumerate(verdicts.clip_ids):
         usable = bool(verdicts.usable[index])

@@ -37,7 +37,11 @@ class SigmaEmbedding(nn.Module):
 
 
 class OmniHumanTransformer(nn.Module):
-    """Predicts the velocity v = eps - x0 of noisy latents under any subset of conditions (OmniHuman-1, sec. 3)."""
+    """Predicts the velocity v = eps - x0 of noisy latents under any subset of conditions (OmniHuman-1, sec. 3).
+
+    The network itself says the clean latent, because noise of many channels does not pass through a narrow model; the
+    velocity is (x - x0) / sigma.
+    """
 
     def __init__(self, config: Model, widths: Widths) -> None:
         super().__init__()
@@ -53,12 +57,13 @@ class OmniHumanTransformer(nn.Module):
         self.text_condition = TextCondition(widths.text_width, width)
         self.audio_condition = AudioCondition(widths.speech_width, config.audio_width)
         self.pose_condition = PoseCondition(config.pose_channels)
-        self.dual_blocks = nn.ModuleList(DualBlock(*shape) for _ in range(config.num_dual_blocks))
-        self.single_blocks = nn.ModuleList(SingleBlock(*shape) for _ in range(config.num_single_blocks))
+        dual_blocks = [DualBlock(*shape) for _ in range(config.num_dual_blocks)]
+        single_blocks = [SingleBlock(*shape) for _ in range(config.num_single_blocks)]
+        for block in [*dual_blocks, *single_blocks]:
+            block.qkv.start_local(config.rope_axes[0])
+        self.dual_blocks, self.single_blocks = nn.ModuleList(dual_blocks), nn.ModuleList(single_blocks)
         self.norm_out = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, widths.latent_channels * config.patch_size**2)
-        for block in [*self.dual_blocks, *self.single_blocks]:
-            block.qkv.start_local(config.rope_axes[0])
         for layer in (self.norm_out, self.proj_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -30,7 +30,7 @@ def measure_pose_visibility(content: ClipContent) -> tuple[Measurement, ...]:
     joints = content.points[:, UPPER_BODY]
     inside = ((joints[..., :2] >= 0) & (joints[..., :2] <= 1)).all(axis=-1)
     visible = (inside & (joints[..., 2] >= CONFIDENT)).all(axis=1)
-    return (measured("pose_visibility", float(visible.mean()), len(visible)),)
+    return (measured("pose_visibility", float(np.mean(visible)), len(joints)),)
 
 
 def measure_pose_stability(content: ClipContent) -> tuple[Measurement, ...]:

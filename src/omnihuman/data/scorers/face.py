@@ -60,7 +60,7 @@ def track_face(grey: np.ndarray, points: np.ndarray | None) -> FaceTrack:
 
 def _from_keypoints(grey: np.ndarray, points: np.ndarray) -> FaceTrack:
     height, width = grey.shape[1:]
-    seen = (points[:, [NOSE, LEFT_EYE, RIGHT_EYE], 2] >= CONFIDENT).all(axis=1)
+    seen = points[:, [NOSE, LEFT_EYE, RIGHT_EYE], 2].min(axis=1) >= CONFIDENT
     pixels = points[:, :, :2].astype(np.float64) * [width, height]
     across = pixels[:, LEFT_EYE] - pixels[:, RIGHT_EYE]
     distance = np.hypot(*across.T)
@@ -78,7 +78,7 @@ def _from_keypoints(grey: np.ndarray, points: np.ndarray) -> FaceTrack:
 
 @cache
 def _cascade() -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
+    return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"))
 
 
 def _from_cascade(grey: np.ndarray) -> FaceTrack:

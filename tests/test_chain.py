@@ -1,0 +1,177 @@
+"""The whole graph in a fresh clone: drawn people, real people, bad input, kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+import yaml
+
+from omnihuman.data.manifest import read_table
+
+ROOT = Path(__file__).parents[1]
+MEDIA = ROOT.parent / "shared" / "media"
+PROGRAMS = Path(sys.executable).parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the tracked and changed files, with a home of its own."""
+    folder = tmp_path_factory.mktemp("fresh clone") / "omnihuman"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    changed = subprocess.run(
+        ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, changed):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def environment(clone: Path) -> dict[str, str]:
+    home = clone.parent / "home"
+    home.mkdir(exist_ok=True)
+    kept = {key: value for key, value in os.environ.items() if key not in {"OMNIHUMAN_HOME", "PYTHONDONTWRITEBYTECODE"}}
+    return kept | {
+        "HOME": str(home),
+        "PATH": f"{PROGRAMS}{os.pathsep}{kept['PATH']}",
+        "PYTHONPATH": str(clone / "src"),  # the editable install would run the main checkout's code
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+    }
+
+
+def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=clone, env=environment(clone), capture_output=True, text=True, check=False)
+
+
+def dvc_status(clone: Path) -> dict:
+    return json.loads(run(clone, sys.executable, "-m", "dvc", "status", "--json").stdout)
+
+
+def training_times(clone: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in sorted(clone.glob("models/*/model.safetensors"))}
+
+
+def frames_and_seconds(path: Path) -> tuple[int, float]:
+    with av.open(str(path)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+    with av.open(str(path)) as container:
+        sound = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+    return frames, sound
+
+
+def test_the_chain_runs_is_clean_and_runs_nothing_twice(clone: Path) -> None:
+    result = run(clone, "omnihuman", "demo", "--profile", "tiny")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert dvc_status(clone) == {}
+    assert run(clone, "omnihuman", "config", "compose", "--check").returncode == 0
+    for line in ("mouth opening follows loudness", "background against the reference", "keypoints to driving pose"):
+        assert line in result.stdout
+    frames, seconds = frames_and_seconds(clone / "renders" / "demo.mp4")
+    assert frames > 17, "a demo video has more than one segment"
+    assert abs(frames / 25 - seconds) < 0.1  # AAC pads to whole packets
+
+    before = training_times(clone)
+    assert len(before) == 3
+    again = run(clone, "omnihuman", "demo", "--profile", "tiny")
+    assert again.returncode == 0 and training_times(clone) == before
+
+    (clone / "src/omnihuman/cli.py").open("a").write("\n# a change elsewhere\n")
+    (clone / "src/omnihuman/pipeline/summary.py").open("a").write("\n# a change elsewhere\n")
+    assert dvc_status(clone) == {}
+    (clone / "src/omnihuman/diffusion/loss.py").open("a").write("\n# a change of the loss\n")
+    assert set(dvc_status(clone)) == {f"train@{stage}" for stage in ("1_text_image", "2_audio", "3_pose")}
+    run(clone, "git", "checkout", "--quiet", "src")
+
+
+def killed_when(clone: Path, command: list[str], ready: Callable[[], bool], delay_seconds: float) -> None:
+    """Starts a step and kills it, and all that it started, soon after it is `ready`."""
+    process = subprocess.Popen(command, cwd=clone, env=environment(clone), start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(delay_seconds)
+    assert process.poll() is None, "the step ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def checkpoints(clone: Path) -> set[Path]:
+    return set((clone.parent / "home/.omnihuman/work").glob("*/last*.ckpt"))
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
+def test_a_killed_stage_goes_on_and_ends_with_the_same_weights(clone: Path, kills: int) -> None:
+    if not (clone / "data/encoded").is_dir():
+        assert run(clone, "omnihuman", "demo", "--profile", "tiny").returncode == 0
+    changes = [f"stages.1_text_image.steps={20 * kills}", f"seed={kills}"]
+    assert run(clone, "omnihuman", "config", "compose", "--profile", "tiny", *changes).returncode == 0
+    before = checkpoints(clone)
+    moments = random.Random(kills)
+    for _ in range(kills):
+        known = {path: path.stat().st_mtime_ns for path in checkpoints(clone)}
+        killed_when(
+            clone,
+            ["omnihuman", "train", "1_text_image"],
+            lambda known=known: {path: path.stat().st_mtime_ns for path in checkpoints(clone)} != known,
+            moments.uniform(0, 0.1),
+        )
+    resumed = run(clone, "omnihuman", "train", "1_text_image")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    weights = (clone / "models/1_text_image/model.safetensors").read_bytes()
+    for checkpoint in checkpoints(clone) - before:
+        checkpoint.unlink()
+    assert run(clone, "omnihuman", "train", "1_text_image").returncode == 0
+    assert (clone / "models/1_text_image/model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.skipif(not MEDIA.is_dir(), reason="shared/media with real clips is not here")
+def test_real_people_run_through_the_same_graph(clone: Path) -> None:
+    rights = ["collect.licence=unknown", "collect.consent_basis=unknown"]
+    result = run(clone, "omnihuman", "demo", "--profile", "tiny", "--data", str(MEDIA / "talk"), *rights)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert dvc_status(clone) == {}
+    assert run(clone, "omnihuman", "config", "compose", "--check").returncode == 0
+    decisions = read_table(clone / "data" / "decisions.parquet")
+    assert set(decisions["modality"]) == {"text", "reference", "audio", "pose"}
+    assert decisions.query("modality == 'text'")["eligible"].any()
+    assert not decisions.query("modality == 'pose'")["eligible"].any()
+    assert (decisions[~decisions["eligible"]]["first_fail"] != "").all()
+    note = json.loads((clone / "models/3_pose/model.json").read_text())["note"]
+    assert "no training clip is eligible for pose" in note
+    frames, seconds = frames_and_seconds(clone / "renders" / "demo.mp4")
+    assert frames > 17 and abs(frames / 25 - seconds) < 0.1
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no such"), ("empty", "no video"), ("text", "no video")])
+def test_a_bad_folder_is_one_message_and_exit_code_two(
+    clone: Path, tmp_path: Path, content: str | None, said: str
+) -> None:
+    folder = tmp_path / "videos"
+    if content:
+        folder.mkdir()
+    if content == "text":
+        (folder / "readme.txt").write_text("no video here")
+    rights = ["collect.licence=unknown", "collect.consent_basis=unknown"]
+    result = run(clone, "omnihuman", "demo", "--profile", "tiny", "--data", str(folder), *rights)
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert str(folder) in result.stderr and "Traceback" not in result.stderr and len(errors) >= 1
+    assert said in result.stderr.lower()
+
+
+def test_params_of_the_repository_are_the_demo_profile() -> None:
+    assert yaml.safe_load((ROOT / "params.yaml").read_text())["profile"] == "demo"
