@@ -18,6 +18,7 @@ STAMP_DEV := $(VENV)/.stamp-dev-$(KEY_DEV)
 export PATH := $(VENV)/bin:$(PATH)
 export DATA
 export DO_NOT_TRACK := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_SITE_CACHE_DIR := $(or $(OMNIHUMAN_HOME),$(HOME)/.omnihuman)/dvc

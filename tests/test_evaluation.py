@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from tests.tiny import CONFIG, ENCODERS, random_model, write_encoded
+from tests.tiny import DESCRIPTION, random_model, write_encoded
 
 from omnihuman.batch import KEYPOINTS
 from omnihuman.config.schema.evaluate import Evaluate, Sampling
@@ -14,7 +14,7 @@ from omnihuman.evaluation.regions import background_mask, masked_psnr
 from omnihuman.evaluation.run import evaluate
 from omnihuman.evaluation.sound_tracks import envelope, vowel_spread
 from omnihuman.evaluation.statistics import bootstrap_mean, correlation, shuffled_null
-from omnihuman.model.checkpoint import ModelDescription, save_model
+from omnihuman.model.checkpoint import save_model
 
 
 def test_correlation_of_a_constant_is_zero():
@@ -27,15 +27,23 @@ def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
     random = np.random.default_rng(0)
     covered = []
     for seed in range(200):
-        estimate = bootstrap_mean(random.normal(0.3, 1.0, 40), 0.95, 500, seed)
+        estimate = bootstrap_mean(random.normal(0.3, 1.0, 40), [str(i) for i in range(40)], 0.95, 500, seed)
         covered.append(estimate.low <= 0.3 <= estimate.high)
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
+def test_clips_of_one_person_widen_the_interval():
+    values = np.repeat(np.random.default_rng(0).normal(0.3, 1.0, 10), 4)
+    alone = bootstrap_mean(values, [str(i) for i in range(40)], 0.95, 2000, seed=0)
+    together = bootstrap_mean(values, [str(i // 4) for i in range(40)], 0.95, 2000, seed=0)
+    assert (together.high - together.low) > 1.6 * (alone.high - alone.low)
+    assert (together.num_clips, together.num_people) == (40, 10)
+
+
 def test_shuffled_null_never_uses_the_matching_sound():
-    null = shuffled_null(np.eye(12), 0.95, 200, seed=0)
+    null = shuffled_null(np.eye(12), ["a"] * 12, 0.95, 200, seed=0)
     assert (null.value, null.low, null.high) == (0.0, 0.0, 0.0)
-    assert np.isnan(shuffled_null(np.eye(1), 0.95, 10, seed=0).value)
+    assert np.isnan(shuffled_null(np.eye(1), ["a"], 0.95, 10, seed=0).value)
 
 
 def face(opening: float, width: float) -> np.ndarray:
@@ -115,9 +123,23 @@ def test_pose_error_tells_a_video_that_follows_from_one_that_does_not():
     follows = pose_error(np.stack([picture(x) for x in places]), driving, picture(20), pose(20))
     stays = pose_error(np.stack([picture(20)] * 4), driving, picture(20), pose(20))
     assert follows is not None and stays is not None
-    assert follows.video < 0.02 < follows.still
-    assert stays.video == pytest.approx(stays.still, abs=0.02)
+    assert follows.to_driving < 0.02 < follows.to_reference
+    assert stays.to_reference < 0.02 < stays.to_driving
     assert pose_error(np.stack([picture(20)] * 4), np.stack([pose(20)] * 4), picture(20), pose(20)) is None
+
+
+def test_a_match_at_random_is_as_near_to_either_pose():
+    random = np.random.default_rng(0)
+    gains = []
+    for _ in range(60):
+        pose, driving = np.zeros((17, 3), np.float32), np.zeros((1, 17, 3), np.float32)
+        wrist = KEYPOINTS.index("left_wrist")
+        pose[wrist], driving[0, wrist] = (0.4, 0.5, 1.0), (0.6, 0.5, 1.0)
+        noise = random.random((2, 64, 64, 3)).astype(np.float32)
+        error = pose_error(noise[:1], driving, noise[1], pose)
+        assert error is not None
+        gains.append(error.to_reference - error.to_driving)
+    assert abs(np.mean(gains)) < 3 * np.std(gains) / np.sqrt(len(gains))
 
 
 def test_evaluate_writes_figures_or_says_that_there_are_none(tmp_path):
@@ -125,7 +147,11 @@ def test_evaluate_writes_figures_or_says_that_there_are_none(tmp_path):
 
     model = tmp_path / "model"
     model.mkdir()
-    save_model(model, random_model(), ModelDescription("3_pose", "", "", 1, {}, CONFIG, ENCODERS))
+    save_model(
+        model,
+        random_model(),
+        DESCRIPTION,
+    )
     config, sampling = Evaluate(num_audio_clips=2, num_pose_clips=2, num_resamples=50), Sampling(num_steps=1)
     for name, eligible in (("some", [(True, True)] * 3), ("none", [(False, False)])):
         write_encoded(tmp_path / name, eligible, split="test")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import wavfile
-from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_conditions, random_model
+from tests.tiny import DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_model
 
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.encoders.video_codec import num_latent_frames
@@ -16,7 +16,7 @@ from omnihuman.inference.long_video import VideoInputs, generate_video, num_segm
 from omnihuman.inference.render import RenderRequest, render
 from omnihuman.inference.segment import Generator
 from omnihuman.media.picture import read_picture
-from omnihuman.model.checkpoint import ModelDescription, save_model
+from omnihuman.model.checkpoint import save_model
 
 SAMPLING = Sampling(num_steps=2, guidance_audio=2.0)
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -71,7 +71,11 @@ def test_noise_belongs_to_the_segment_and_not_to_its_batch():
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    save_model(folder, random_model(), ModelDescription("3_pose", "", "", 1, {}, CONFIG, ENCODERS))
+    save_model(
+        folder,
+        random_model(),
+        DESCRIPTION,
+    )
     return folder
 
 
@@ -125,7 +129,7 @@ def test_bad_requests_are_the_users_errors(tmp_path: Path, model: Path, picture:
         (RenderRequest(text, out, audio=sound), model, "cannot be read as a picture"),
         (RenderRequest(picture, out, audio=empty), model, "empty.wav"),
         (RenderRequest(picture, out, audio=tmp_path / "none.wav"), model, "no such file"),
-        (RenderRequest(picture, out, pose=sound), model, "expected a .npz"),
+        (RenderRequest(picture, out, pose=sound), model, "no archive"),
         (RenderRequest(picture, out, audio=sound), tmp_path, "is missing"),
     ]
     for request, folder, message in cases:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_conditions, random_model
+from tests.tiny import CONFIG, DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_model
 
 from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, speech_windows
 from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS, motion_mask, put_back
 from omnihuman.conditions.pose import draw_heatmaps
 from omnihuman.errors import UserError
-from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
+from omnihuman.model.checkpoint import load_model, save_model
 from omnihuman.model.rope import rotate, rotation, video_positions
 
 SIGMA = torch.tensor([0.3, 0.8])
@@ -64,7 +64,8 @@ def test_motion_frames_replace_the_noise_and_do_not_depend_on_it():
     conditions = replace(random_conditions(), motion_on=~OFF)
     x = noisy()
     x[:, :, :NUM_MOTION_LATENTS] = 7.0
-    torch.testing.assert_close(run(conditions, x), run(conditions), rtol=0, atol=0)
+    others = slice(NUM_MOTION_LATENTS, None)  # the output means nothing at the motion frames themselves
+    torch.testing.assert_close(run(conditions, x)[:, :, others], run(conditions)[:, :, others], rtol=0, atol=0)
     mask = motion_mask(conditions.motion_on, 3)
     torch.testing.assert_close(put_back(x, conditions.motion, mask)[:, :, :2], conditions.motion)
 
@@ -159,7 +160,7 @@ def test_heatmaps_peak_at_the_keypoint_and_vanish_without_confidence():
 
 def test_checkpoint_round_trip_and_errors(tmp_path):
     model = random_model()
-    save_model(tmp_path, model, ModelDescription("1", "", "", 3, {"text": 2}, CONFIG, ENCODERS))
+    save_model(tmp_path, model, DESCRIPTION)
     loaded, description = load_model(tmp_path)
     assert description.model == CONFIG and description.encoders == ENCODERS
     torch.testing.assert_close(loaded(noisy(), SIGMA, random_conditions()), run(), rtol=0, atol=0)
@@ -189,7 +190,7 @@ def test_attention_begins_local_and_blind_to_time():
     torch.manual_seed(0)
     qkv = OmniHumanTransformer(CONFIG, WIDTHS).dual_blocks[0].qkv
     positions = torch.tensor([[0, 0, 0], [3, 0, 0], [0, 0, 1], [0, 0, 2]])
-    q = qkv.norm_q(qkv.to_q.bias.reshape(CONFIG.num_heads, 1, -1)).expand(-1, len(positions), -1)[None]
+    q = qkv.norm_q(qkv.to_q.bias.detach().reshape(CONFIG.num_heads, 1, -1)).expand(-1, len(positions), -1)[None]
     turned = rotate(q, *rotation(positions, CONFIG.rope_axes, CONFIG.rope_theta))[0, 0]
-    same, later, beside, further = (turned[0] @ turned[i] for i in range(4))
-    assert same == pytest.approx(later.item()) and same > beside > further
+    same, later, beside, further = (float(turned[0] @ turned[i]) for i in range(4))
+    assert same == pytest.approx(later) and same > beside > further

@@ -41,6 +41,13 @@ def test_a_share_without_a_pool_is_left_out():
     assert draw_weights(nobody, nobody, Mix(audio_eligible=0.5)).tolist() == pytest.approx([0.2] * 5)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_mix_of_nothing_or_everything(share: float):
+    audio = np.array([True, False, False, True])
+    weights = draw_weights(audio, np.zeros(4, bool), Mix(audio_eligible=share))
+    assert weights[audio].sum() == share and weights.sum() == 1.0
+
+
 def test_activation_rates_and_principle_one():
     drawn = [
         active_conditions(settings(Activation(0.9, 0.7, 0.5, 0.25)), i, has_audio=True, has_pose=True)

@@ -9,6 +9,7 @@ from omnihuman.config.schema.model import Model
 from omnihuman.data.manifest import SAMPLES, write_table
 from omnihuman.data.shards import EncodedClip, Encoders, save_shard
 from omnihuman.encoders.video_codec import CosineCodec
+from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.mmdit import OmniHumanTransformer
 
 WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=160)
@@ -20,6 +21,10 @@ ENCODERS = Encoders(
     num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
     latent_channels=WIDTHS.latent_channels, speech_width=160, text_width=64,
 )  # fmt: skip
+
+
+EVERYTHING = ("text", "reference", "audio", "pose")
+DESCRIPTION = ModelDescription("3_pose", "", "", 1, EVERYTHING, {"text": 2}, CONFIG, ENCODERS)
 
 
 def random_model(seed: int = 0) -> OmniHumanTransformer:

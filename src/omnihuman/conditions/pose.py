@@ -39,6 +39,9 @@ class PoseCondition(nn.Module):
         self.conv_1 = nn.Conv2d(len(KEYPOINTS), pose_channels, 3, padding=1)
         self.conv_2 = nn.Conv2d(pose_channels, pose_channels, 3, stride=_HEATMAPS_PER_LATENT, padding=1)
         self.join = nn.Conv2d(TEMPORAL_FACTOR * pose_channels, pose_channels, 1)
+        # A pose says nothing until it has been trained, so that the stage before is not disturbed.
+        for parameter in self.join.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, keypoints: Tensor, pose_on: Tensor, height: int, width: int) -> Tensor:
         """Keypoints [B, F, K, 3] to [B, P, T, h, w]; zeros where pose is off."""

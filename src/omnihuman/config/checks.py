@@ -16,10 +16,16 @@ from omnihuman.errors import UserError
 
 LATENT_PIXELS = 8
 """Every video codec here maps 8 x 8 pixels to one latent position."""
+SHORTEST_WINDOW = 9
+"""Frames of a segment that adds something to the five motion frames."""
 MODALITIES = ("base", "audio", "pose")
 STRENGTH = ("text", "reference", "audio", "pose")
 """From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
+_AT_LEAST_ONE = (
+    "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
+    "num_heads", "num_resamples", "max_text_tokens", "patch_size",
+)  # fmt: skip
 _SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
 
 
@@ -49,6 +55,12 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
                 yield f"{name} is {value}: a share lies between 0 and 1"
             if name.endswith(_POSITIVE_ENDINGS) and not name.endswith("warmup_steps") and value <= 0:
                 yield f"{name} is {value}: set it above 0"
+            if name.endswith(_AT_LEAST_ONE) and value < 1:
+                yield f"{name} is {value}: set at least 1"
+            if ".num_" in name and value < 0:
+                yield f"{name} is {value}: a number of things is not negative"
+            if name.endswith("confidence") and not 0 < value < 1:
+                yield f"{name} is {value}: set it between 0 and 1, e.g. 0.95"
 
 
 def _check_collect(collect: Collect) -> Iterator[str]:
@@ -76,6 +88,8 @@ def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
     if (encode.num_frames - 1) % 4:
         near = encode.num_frames // 4 * 4 + 1
         yield f"encode.num_frames is {encode.num_frames}: the codec takes 4k + 1 frames, set {near} or {near + 4}"
+    elif encode.num_frames < SHORTEST_WINDOW:
+        yield f"encode.num_frames is {encode.num_frames}: five are motion frames, set at least {SHORTEST_WINDOW}"
     multiple = LATENT_PIXELS * model.patch_size
     if encode.size_multiple <= 0 or encode.size_multiple % multiple:
         yield (

@@ -20,7 +20,7 @@ class Inspection:
     error: str = ""
     probe: VideoProbe = NO_PROBE
     sidecar: Sidecar = NO_SIDECAR
-    has_keypoints: bool = False
+    keypoints_sha256: str = ""  # empty without a declared pose
     note: str = ""  # a fault that does not spoil the video
 
 
@@ -28,6 +28,8 @@ def inspect(config: Collect, root: Path, path: Path) -> Inspection:
     """Reads one file and its sidecars; runs inside a guarded worker, because probing decodes."""
     if not path.resolve().is_relative_to(root.resolve()):
         return Inspection(error="is a link that leaves the folder; copy the file into it")
+    if path.exists() and not path.is_file():
+        return Inspection(error="is no regular file; remove it")
     try:
         num_bytes = path.stat().st_size
         if num_bytes > config.max_file_bytes:
@@ -59,4 +61,4 @@ def _inspect_content(config: Collect, path: Path, sha256: str) -> Inspection:
         read_keypoints(pose)
     except ValueError as error:
         return Inspection(sha256, "", facts, sidecar, note=str(error))
-    return Inspection(sha256, "", facts, sidecar, has_keypoints=True)
+    return Inspection(sha256, "", facts, sidecar, file_sha256(pose))

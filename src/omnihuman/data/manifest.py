@@ -1,6 +1,7 @@
 """The Parquet tables that pass from step to step, and how they are read and written.
 
-Scores and decisions are two tables because thresholds change while scores cost hours.
+Scores and decisions are two tables because thresholds change while scores cost hours. A status is `ok`, `na` (the
+measurement does not apply), `error` or `timeout`; the last two are tried again and never enable a modality.
 """
 
 from pathlib import Path
@@ -9,13 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 
 SOURCES_TABLE = "sources.parquet"
 """Name of the table inside the folder of sources."""
-
-STATUSES = ("ok", "na", "error", "timeout")
-"""`na`: the measurement does not apply; `error` and `timeout` are retried and never enable a modality."""
 
 SOURCES = pa.schema(
     [
@@ -38,6 +37,7 @@ SOURCES = pa.schema(
         ("caption", pa.string()),
         ("language", pa.string()),
         ("keypoints_path", pa.string()),  # declared pose input, empty where there is none
+        ("keypoints_sha256", pa.string()),
         ("licence", pa.string()),
         ("consent_basis", pa.string()),
         ("rights_holder", pa.string()),
@@ -115,7 +115,13 @@ def write_table(rows: list[dict], schema: pa.Schema, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Reads one of the tables above."""
+    """Reads one of the tables above.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro`, which runs the steps before this one")
     return pq.read_table(path).to_pandas()
 
 

@@ -21,7 +21,7 @@ from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.storage.files import publish_folder
-from omnihuman.storage.work import content_key, work_folder
+from omnihuman.storage.work import code_key, content_key, work_folder
 
 _REFERENCES_PER_CLIP = 3
 
@@ -120,9 +120,14 @@ def _encode_shard(
     config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, shard: Path, progress: str
 ) -> list[dict]:
     """Encodes or restores one shard and returns its rows of the sample table."""
-    columns = ["clip_id", "sha256", "start_seconds", "end_seconds", "caption"]
+    columns = ["clip_id", "sha256", "start_seconds", "end_seconds", "caption", "keypoints_sha256"]
     finished = work_folder(
-        content_key(encoders=asdict(description), config=asdict(config), clips=part[columns].values.tolist())
+        content_key(
+            encoders=asdict(description),
+            config=asdict(config),
+            clips=part[columns].values.tolist(),
+            code=code_key("encoders", "data/precompute.py", "data/shards.py", "media/video.py", "media/sound.py"),
+        )
     )
     if not (finished / "samples.parquet").exists():
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
@@ -136,9 +141,11 @@ def _encode_shard(
         ]
         write_table(rows, SAMPLES, finished / "samples.parquet")
     shutil.copyfile(finished / "shard.safetensors", shard)
-    table = read_table(finished / "samples.parquet")
+    rows = read_table(finished / "samples.parquet").to_dict("records")
+    if any(row["status"] != "ok" for row in rows):
+        shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
     flags = part.set_index("clip_id")[["audio_eligible", "pose_eligible", "identity", "split"]]
-    return [{**row, **flags.loc[row["clip_id"]].to_dict(), "shard": shard.name} for row in table.to_dict("records")]
+    return [{**row, **flags.loc[row["clip_id"]].to_dict(), "shard": shard.name} for row in rows]
 
 
 def _job(row: dict, sources: Path, config: Encode) -> _Job:

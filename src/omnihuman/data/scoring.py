@@ -15,7 +15,7 @@ from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.storage.files import file_sha256
-from omnihuman.storage.work import content_key, work_folder
+from omnihuman.storage.work import code_key, content_key, work_folder
 
 SAMPLE_RATE = 16000
 CLIPS_PER_CHUNK = 16
@@ -50,7 +50,8 @@ def score(config: Score, sources: Path, clips: Path, scores: Path) -> None:
         read_table(sources / SOURCES_TABLE)[["source_id", "path", "keypoints_path"]], on="source_id"
     )
     measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
-    folder = work_folder(content_key(step="score", params=params_hash(config), scorers=_describe(SCORERS)))
+    code = code_key("data/scorers", "data/scoring.py", "media/video.py", "media/sound.py")
+    folder = work_folder(content_key(params=params_hash(config), scorers=_describe(SCORERS), code=code))
     keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
     results = _restore(folder, {key: clip_id for clip_id, key in keys.items()})
     open_jobs = [job for clip_id, job in measurable.items() if clip_id not in results]

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from omnihuman.data.manifest import SOURCES, SOURCES_TABLE, write_table
 from omnihuman.data.sidecar import keypoints_path
 from omnihuman.errors import UserError
 from omnihuman.media.worker import Limits, Outcome, run_guarded
-from omnihuman.storage.files import file_sha256, publish_folder
+from omnihuman.storage.files import publish_folder
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 PROBE_MEMORY_MEGABYTES = 2048
@@ -90,7 +89,7 @@ def _find_videos(root: Path) -> Iterator[Path]:
 
 
 def _row(config: Collect, base: Path, path: Path, outcome: Outcome[Inspection]) -> dict[str, Any]:
-    found = outcome.value or Inspection(sha256=_sha256_or_empty(path), error=outcome.error)
+    found = outcome.value or Inspection(error=outcome.error)
     status = outcome.status if outcome.value is None else ("error" if found.error else "ok")
     shown = _text(path, base)
     if shown != str(path if base == Path("/") else path.relative_to(base)):
@@ -106,7 +105,8 @@ def _row(config: Collect, base: Path, path: Path, outcome: Outcome[Inspection]) 
         "identity": Path(shown).stem,
         "caption": "",
         "language": "",
-        "keypoints_path": _text(keypoints_path(path), base) if found.has_keypoints else "",
+        "keypoints_path": _text(keypoints_path(path), base) if found.keypoints_sha256 else "",
+        "keypoints_sha256": found.keypoints_sha256,
         "licence": config.licence,
         "consent_basis": config.consent_basis,
         "rights_holder": "",
@@ -120,12 +120,6 @@ def _text(path: Path, base: Path) -> str:
     """A path as the table can hold it; bytes that are no UTF-8 are escaped."""
     shown = path if base == Path("/") else path.relative_to(base)
     return os.fsencode(shown).decode("utf-8", "backslashreplace")
-
-
-def _sha256_or_empty(path: Path) -> str:
-    with suppress(OSError):
-        return file_sha256(path)
-    return ""
 
 
 def _drop_duplicates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

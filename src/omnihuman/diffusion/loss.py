@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-_MOST_TIMES = 4.0
+_MOST_TIMES = 8.0
 """A latent position never counts as having changed more than this many times the mean."""
 
 

@@ -29,24 +29,24 @@ class SoundFigures:
 
     opening: Following
     width: Following
-    background_psnr: Estimate
-    clips: list[str]
+    background_psnr: Estimate  # against the reference as the codec gives it back
 
 
 @dataclass(frozen=True)
 class PoseFigures:
-    """What pose-driven clips show, in shares of the picture's height."""
+    """What pose-driven clips show where the pose leaves the reference's, in shares of the picture's height."""
 
-    generated: Estimate  # keypoint distance to the driving pose
-    still: Estimate  # distance of the reference's own pose
-    gain: Estimate  # still minus generated, per clip
-    real: Estimate  # distance found in the real clip: the instrument's floor
+    to_driving: Estimate  # keypoint distance to the driving pose
+    to_reference: Estimate  # keypoint distance to the reference's pose
+    gain: Estimate  # the second minus the first, per clip; zero for a match at random
+    real: Estimate  # distance to the driving pose found in the real clip: the instrument's floor
 
 
 def sound_figures(clips: Sequence[GeneratedClip], fps: float, config: Evaluate, seed: int) -> SoundFigures:
     """Correlations and background of sound-driven clips; without a visible mouth only the background counts."""
     measured = [(clip, tracks) for clip in clips if (tracks := _mouths(clip)) is not None]
     sounds = [clip.sound(fps) for clip, _ in measured]
+    people = [clip.item.identity for clip, _ in measured]
     length = min((len(clip.video) for clip, _ in measured), default=0)
 
     def following(part: Callable[[MouthTrack], np.ndarray], of_sound: Callable[..., np.ndarray]) -> Following:
@@ -55,36 +55,38 @@ def sound_figures(clips: Sequence[GeneratedClip], fps: float, config: Evaluate, 
         real = np.array([correlation(part(r), track) for (_, (_, r)), track in zip(measured, wanted, strict=True)])
         matched = np.diag(table) if len(table) else np.zeros(0)
         return Following(
-            generated=_estimate(matched, config, seed),
-            null=shuffled_null(table, config.confidence, config.num_resamples, seed),
-            real=_estimate(real, config, seed),
+            generated=_estimate(matched, people, config, seed),
+            null=shuffled_null(table, people, config.confidence, config.num_resamples, seed),
+            real=_estimate(real, people, config, seed),
         )
 
+    backgrounds = [(clip.item.identity, psnr) for clip in clips if (psnr := _background(clip)) is not None]
     return SoundFigures(
         opening=following(lambda track: track.opening, envelope),
         width=following(lambda track: track.width, vowel_spread),
-        background_psnr=_estimate(np.array([p for c in clips if (p := _background(c)) is not None]), config, seed),
-        clips=[clip.item.clip_id for clip, _ in measured],
+        background_psnr=_estimate(
+            np.array([psnr for _, psnr in backgrounds]), [person for person, _ in backgrounds], config, seed
+        ),
     )
 
 
 def pose_figures(clips: Sequence[GeneratedClip], config: Evaluate, seed: int) -> PoseFigures:
     """Keypoint distances of pose-driven clips in which the pose moves."""
-    pairs = [(g, r) for c in clips if (g := _pose_error(c, c.video)) and (r := _pose_error(c, c.real))]
-    generated, still, real = (
-        np.array(values)
-        for values in ([g.video for g, _ in pairs], [g.still for g, _ in pairs], [r.video for _, r in pairs])
-    )
-    return PoseFigures(
-        generated=_estimate(generated, config, seed),
-        still=_estimate(still, config, seed),
-        gain=_estimate(still - generated, config, seed),
-        real=_estimate(real, config, seed),
-    )
+    measured = [
+        (clip.item.identity, generated, real)
+        for clip in clips
+        if (generated := _pose_error(clip, clip.video)) and (real := _pose_error(clip, clip.real))
+    ]
+    people = [person for person, _, _ in measured]
+    to_driving = np.array([generated.to_driving for _, generated, _ in measured])
+    to_reference = np.array([generated.to_reference for _, generated, _ in measured])
+    real = np.array([real.to_driving for _, _, real in measured])
+    values = (to_driving, to_reference, to_reference - to_driving, real)
+    return PoseFigures(*(_estimate(value, people, config, seed) for value in values))
 
 
-def _estimate(values: np.ndarray, config: Evaluate, seed: int) -> Estimate:
-    return bootstrap_mean(values, config.confidence, config.num_resamples, seed)
+def _estimate(values: np.ndarray, people: Sequence[str], config: Evaluate, seed: int) -> Estimate:
+    return bootstrap_mean(values, people, config.confidence, config.num_resamples, seed)
 
 
 def _mouths(clip: GeneratedClip) -> tuple[MouthTrack, MouthTrack] | None:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from omnihuman.batch import Conditions
 from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
 from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.data.manifest import read_table
@@ -23,6 +24,8 @@ class HeldOut:
     """One window of a held-out clip."""
 
     clip_id: str
+    identity: str
+    audio_eligible: bool
     clip: EncodedClip
     window: int
     reference: int
@@ -64,20 +67,21 @@ def held_out_windows(encoded: Path, modality: str, count: int, seed: int) -> lis
     for position in sorted(random.permutation(len(rows))[:count]):
         clip = load_clip(encoded / rows[position]["shard"], rows[position]["clip_id"])
         window = int(random.integers(len(clip.starts)))
-        items.append(HeldOut(rows[position]["clip_id"], clip, window, choose_reference(clip, window, random)))
+        reference = choose_reference(clip, window, random)
+        row = rows[position]
+        items.append(HeldOut(row["clip_id"], row["identity"], bool(row["audio_eligible"]), clip, window, reference))
     return items
 
 
 def generate(
-    generator: Generator, items: Sequence[HeldOut], *, audio: bool, pose: bool, batch_size: int, seed: int, label: str
+    generator: Generator, items: Sequence[HeldOut], *, pose: bool, batch_size: int, seed: int, label: str
 ) -> list[GeneratedClip]:
-    """Videos for all items in their order, in batches of one size."""
+    """Videos for all items in their order, in batches of one size; sound drives where it is fit for that."""
     finished: dict[int, GeneratedClip] = {}
-    active = ActiveConditions(text=True, reference=True, audio=audio, pose=pose, motion=False)
     with tqdm(total=len(items), desc=label, file=sys.stderr, mininterval=2.0) as bar:
         for positions in _batches_of_one_size(items, batch_size):
             batch = [items[position] for position in positions]
-            conditions = join_conditions([_conditions(item, active, generator) for item in batch])
+            conditions = join_conditions([_conditions(item, pose, generator) for item in batch])
             num_latents = batch[0].clip.latents.shape[2]
             latents = generator.segment(conditions, num_latents, [(seed, label, item.clip_id) for item in batch])
             for position, item, video in zip(positions, batch, _pixels(generator, latents), strict=True):
@@ -86,7 +90,8 @@ def generate(
     return [finished[position] for position in range(len(items))]
 
 
-def _conditions(item: HeldOut, active: ActiveConditions, generator: Generator):
+def _conditions(item: HeldOut, pose: bool, generator: Generator) -> Conditions:
+    active = ActiveConditions(text=True, reference=True, audio=item.audio_eligible, pose=pose, motion=False)
     inputs = window_inputs(item.clip, item.window, item.reference, item.clip.text)
     return assemble(inputs, active, generator.encoders.max_text_tokens)
 

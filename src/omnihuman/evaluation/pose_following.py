@@ -1,7 +1,7 @@
 """Does a video follow its driving pose? Keypoints are found again by matching patches of the reference picture.
 
-A stand-in for a pose estimator, without weights. The search starts midway between the driving and the reference's
-position, so that it favours neither.
+A stand-in for a pose estimator, without weights. The search area lies around the middle between the driving and the
+reference's position, and both distances are measured from what was found: a match at random is as near to either.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ _MOVED_SHARE = 0.04
 class PoseError:
     """Mean keypoint distances over the picture's height."""
 
-    video: float  # found in the video against the driving pose
-    still: float  # the reference's own pose against the driving pose
+    to_driving: float  # from where the video has a keypoint to where the driving pose wants it
+    to_reference: float  # from there to where the reference has it
     num_points: int
 
 
 def pose_error(video: np.ndarray, driving: np.ndarray, reference: np.ndarray, pose: np.ndarray) -> PoseError | None:
-    """Average keypoint distance of a video, and of the reference held still.
+    """Average keypoint distances of a video to its driving pose and to the reference's pose.
 
     Args:
         video: float32 [F, H, W, 3] in 0..1.
@@ -43,7 +43,7 @@ def pose_error(video: np.ndarray, driving: np.ndarray, reference: np.ndarray, po
     height, width = reference.shape[:2]
     scale = np.array([width, height]) * _ENLARGE
     template = _enlarged(reference)
-    found_distances, still_distances = [], []
+    to_driving, to_reference = [], []
     for frame, points in zip(video, driving, strict=True):
         picture = _enlarged(frame)
         for index in _TRACKED:
@@ -55,11 +55,11 @@ def pose_error(video: np.ndarray, driving: np.ndarray, reference: np.ndarray, po
                 continue
             found = _find(picture, template, start, (wanted + start) / 2, distance * height * _ENLARGE)
             if found is not None:
-                found_distances.append(float(np.linalg.norm(found - wanted)) / (height * _ENLARGE))
-                still_distances.append(distance)
-    if not found_distances:
+                to_driving.append(float(np.linalg.norm(found - wanted)) / (height * _ENLARGE))
+                to_reference.append(float(np.linalg.norm(found - start)) / (height * _ENLARGE))
+    if not to_driving:
         return None
-    return PoseError(float(np.mean(found_distances)), float(np.mean(still_distances)), len(found_distances))
+    return PoseError(float(np.mean(to_driving)), float(np.mean(to_reference)), len(to_driving))
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:

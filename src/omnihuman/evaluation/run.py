@@ -29,8 +29,8 @@ def evaluate(
     network, description = load_model(model)
     generator = Generator(network, description.encoders, sampling)
     fps = description.encoders.fps
-    by_sound = _generate(generator, config, encoded, seed, audio=True, pose=False)
-    by_pose = _generate(generator, config, encoded, seed, audio=True, pose=True)
+    by_sound = _generate(generator, config, encoded, seed, pose=False)
+    by_pose = _generate(generator, config, encoded, seed, pose=True)
     sound = sound_figures(by_sound, fps, config, seed)
     pose = pose_figures(by_pose, config, seed)
     with publish_folder(pictures) as folder:
@@ -39,16 +39,14 @@ def evaluate(
         if sound.opening.generated.num_clips:
             plot_following(sound.opening, sound.width, folder / "following.png")
     with publish(metrics) as temporary:
-        temporary.write_text(json.dumps(_flat(sound, pose, config), indent=2) + "\n")
+        temporary.write_text(json.dumps(_flat(sound, pose, config, len(by_sound), len(by_pose)), indent=2) + "\n")
 
 
-def _generate(
-    generator: Generator, config: Evaluate, encoded: Path, seed: int, *, audio: bool, pose: bool
-) -> list[GeneratedClip]:
+def _generate(generator: Generator, config: Evaluate, encoded: Path, seed: int, *, pose: bool) -> list[GeneratedClip]:
     modality, count = ("pose", config.num_pose_clips) if pose else ("audio", config.num_audio_clips)
     items = held_out_windows(encoded, modality, count, seed)
     label = f"evaluate {modality}"
-    return generate(generator, items, audio=audio, pose=pose, batch_size=config.batch_size, seed=seed, label=label)
+    return generate(generator, items, pose=pose, batch_size=config.batch_size, seed=seed, label=label)
 
 
 def _show(clips: list[GeneratedClip], folder: Path, name: str, fps: float) -> None:
@@ -61,7 +59,7 @@ def _show(clips: list[GeneratedClip], folder: Path, name: str, fps: float) -> No
         side_by_side(clip, folder / f"{name}-{number}.mp4", fps)
 
 
-def _flat(sound: SoundFigures, pose: PoseFigures, config: Evaluate) -> dict:
+def _flat(sound: SoundFigures, pose: PoseFigures, config: Evaluate, num_by_sound: int, num_by_pose: int) -> dict:
     """Figures as DVC compares them: nested by name, null where nothing could be measured."""
     estimates = {
         "opening": asdict(sound.opening),
@@ -69,7 +67,8 @@ def _flat(sound: SoundFigures, pose: PoseFigures, config: Evaluate) -> dict:
         "background_psnr_db": asdict(sound.background_psnr),
         "pose_distance": asdict(pose),
     }
-    return {"confidence": config.confidence, **_without_nan(estimates)}
+    counts = {"confidence": config.confidence, "clips_by_sound": num_by_sound, "clips_by_pose": num_by_pose}
+    return {**counts, **_without_nan(estimates)}
 
 
 def _without_nan(value: dict) -> dict:

@@ -1,5 +1,6 @@
 """`omnihuman render`: a picture and a driving signal to an MP4 file."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omnihuman.batch import KEYPOINTS, Sound
+from omnihuman.batch import Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.evaluate import Render, Sampling
+from omnihuman.data.sidecar import read_keypoints
 from omnihuman.encoders.sizes import encoded_size
 from omnihuman.encoders.speech import SAMPLE_RATE, speech_encoder
 from omnihuman.errors import UserError
@@ -20,8 +22,9 @@ from omnihuman.media.picture import read_picture, resize_picture
 from omnihuman.media.sound import read_sound
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.media.write import write_video
-from omnihuman.model.checkpoint import load_model
+from omnihuman.model.checkpoint import ModelDescription, load_model
 
+log = logging.getLogger(__name__)
 _READING = Limits(deadline_seconds=60.0, memory_megabytes=4096)
 _MAX_SECONDS = 3600.0
 
@@ -74,6 +77,7 @@ def render(
     picture = read_picture(request.image)
     sound = _read_sound(request.audio) if request.audio else None
     network, description = load_model(model)
+    _warn_of_untrained(request, description)
     generator = Generator(network, description.encoders, sampling)
     size = encoded_size(picture.shape[1], picture.shape[0], _sizes(generator))
     inputs = _video_inputs(request, generator, resize_picture(picture, *size), sound)
@@ -84,6 +88,12 @@ def render(
     return RenderedVideo(
         request.output, inputs.num_frames, generator.encoders.fps, size[0] * config.upscale, size[1] * config.upscale
     )
+
+
+def _warn_of_untrained(request: RenderRequest, description: ModelDescription) -> None:
+    for given, modality in ((request.audio, "audio"), (request.pose, "pose")):
+        if given and modality not in description.modalities:
+            log.warning("the model was never trained on %s: %s will not steer the video", modality, given)
 
 
 def _sizes(generator: Generator) -> Encode:
@@ -107,27 +117,32 @@ def _read_sound(path: Path) -> Sound:
     return outcome.value
 
 
-def _read_pose(path: Path, fps: float) -> np.ndarray:
-    """Keypoints [F, K, 3] at model time, by the nearest declared moment."""
+def _read_pose(path: Path, fps: float, num_frames: int | None) -> np.ndarray:
+    """Keypoints [F, K, 3] at model time from second 0, by the nearest declared moment, `num_frames` if given."""
+    if not path.is_file():
+        raise UserError(f"pose {path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as declared:
-            points, seconds = declared["points"].astype(np.float32), declared["seconds"].astype(np.float64)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"pose {path}: expected a .npz with `points` [F, 17, 3] and `seconds` [F] ({error})") from error
-    if points.ndim != 3 or points.shape[1:] != (len(KEYPOINTS), 3) or len(points) != len(seconds) or not len(points):
-        raise UserError(
-            f"pose {path}: `points` has shape {points.shape}, expected [F, {len(KEYPOINTS)}, 3] with F seconds"
-        )
-    moments = np.arange(round((seconds[-1] - seconds[0]) * fps) + 1) / fps + seconds[0]
-    return points[np.abs(seconds[None] - moments[:, None]).argmin(axis=1)]
+        declared = read_keypoints(path)
+    except ValueError as error:
+        raise UserError(f"pose {path}: {error}") from error
+    if declared.seconds[-1] > _MAX_SECONDS:
+        raise UserError(f"pose {path}: longer than {_MAX_SECONDS:g} seconds, cut it")
+    moments = np.arange(num_frames or round(declared.seconds[-1] * fps) + 1) / fps
+    after = np.clip(np.searchsorted(declared.seconds, moments), 1, max(1, len(declared.seconds) - 1))
+    after = np.minimum(after, len(declared.seconds) - 1)
+    before = np.maximum(after - 1, 0)
+    nearer = moments - declared.seconds[before] <= declared.seconds[after] - moments
+    return declared.points[np.where(nearer, before, after)]
 
 
 def _video_inputs(
     request: RenderRequest, generator: Generator, picture: np.ndarray, sound: Sound | None
 ) -> VideoInputs:
     encoders = generator.encoders
-    pose = _read_pose(request.pose, encoders.fps) if request.pose else None
-    num_frames = max(1, round(len(sound.samples) / SAMPLE_RATE * encoders.fps)) if sound else len(pose)  # pyright: ignore[reportArgumentType]  # one of the two is given
+    num_frames = max(1, round(len(sound.samples) / SAMPLE_RATE * encoders.fps)) if sound else None
+    pose = _read_pose(request.pose, encoders.fps, num_frames) if request.pose else None
+    if num_frames is None:
+        num_frames = len(pose) if pose is not None else 0
     speech = np.zeros((num_frames, encoders.speech_width), np.float32)
     if sound:
         speech = speech_encoder(encoders.speech_encoder, encoders.speech_weights).encode(

@@ -24,13 +24,22 @@ def read_picture(path: Path) -> np.ndarray:
                 raise UserError(
                     f"picture {path}: {image.width} x {image.height} is too large, shrink it below 100 megapixels"
                 )
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            upright = ImageOps.exif_transpose(_eight_bits(image)).convert("RGBA")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"picture {path}: cannot be read as a picture ({error}); give a PNG, JPEG or WebP file"
         ) from error
     white = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey, which Pillow would cut off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    scaled = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    scaled.info = image.info
+    return scaled
 
 
 def resize_picture(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from omnihuman.config.schema.model import Model
@@ -25,6 +26,8 @@ class ModelDescription:
     note: str
     """One sentence for people, e.g. why a stage passed its parent's weights on."""
     num_steps: int
+    modalities: tuple[str, ...]
+    """What this stage and those before it were trained on."""
     num_clips: dict[str, int]
     """Training clips eligible for each modality."""
     model: Model
@@ -49,12 +52,20 @@ def load_model(folder: Path) -> tuple[OmniHumanTransformer, ModelDescription]:
     for name in (_WEIGHTS, _DESCRIPTION):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: train the model first, or name a folder that holds one")
-    raw = json.loads((folder / _DESCRIPTION).read_text())
-    config = Model(**{**raw["model"], "rope_axes": tuple(raw["model"]["rope_axes"])})
-    description = ModelDescription(**{**raw, "model": config, "encoders": Encoders(**raw["encoders"])})
-    model = OmniHumanTransformer(config, description.encoders.widths)
+    try:
+        description = _read_description(folder / _DESCRIPTION)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / _DESCRIPTION} does not describe a model of this version: {error}") from error
+    model = OmniHumanTransformer(description.model, description.encoders.widths)
     try:
         model.load_state_dict(load_file(folder / _WEIGHTS))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder / _WEIGHTS} does not fit {_DESCRIPTION}: {error}") from error
     return model.eval(), description
+
+
+def _read_description(path: Path) -> ModelDescription:
+    raw = json.loads(path.read_text())
+    config = Model(**{**raw["model"], "rope_axes": tuple(raw["model"]["rope_axes"])})
+    built = {"model": config, "encoders": Encoders(**raw["encoders"]), "modalities": tuple(raw["modalities"])}
+    return ModelDescription(**{**raw, **built})

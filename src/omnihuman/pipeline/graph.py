@@ -49,9 +49,11 @@ def _reproduce(targets: Sequence[str]) -> int:
         with Repo() as repo:
             repo.reproduce(list(targets) or None)
     except DvcException as error:
-        print(f"error: {error}", file=sys.stderr)
         said = re.search(r"exited with (\d+)$", str(error.__cause__))  # the only place where DVC keeps the code
-        return int(said[1]) if said else 1
+        if said:  # the step has said what was wrong
+            return int(said[1])
+        print(f"error: {error}" + (f": {error.__cause__}" if error.__cause__ else ""), file=sys.stderr)
+        return 1
     return 0
 
 

@@ -9,7 +9,7 @@ def summary(reports: Path, models: Path, rendered: Path | None) -> str:
     funnel = json.loads((reports / "funnel.json").read_text())
     figures = json.loads((reports / "evaluation.json").read_text())
     lines = ["", "Clips", *_funnel(funnel), "", "Stages"]
-    lines += [_stage(json.loads(path.read_text())) for path in sorted(models.glob("*/model.json"))]
+    lines += [_stage(json.loads(path.read_text())) for path in sorted(models.glob("[!.]*/model.json"))]
     lines += ["", f"Held-out people and sounds (mean, {figures['confidence']:.0%} interval)", *_figures(figures)]
     lines += ["", "Where to look"]
     places = [
@@ -47,15 +47,16 @@ def _figures(figures: dict) -> list[str]:
     return [
         *rows,
         _row("background against the reference, dB", figures["background_psnr_db"]),
-        _row("keypoints to driving pose, % of height", pose["generated"], 100),
-        _row("    the reference's own pose", pose["still"], 100),
-        _row("    gain over the reference's pose", pose["gain"], 100),
-        _row("    in the real clips", pose["real"], 100),
+        _row("keypoints to driving pose, % of height", pose["to_driving"], 100),
+        _row("    to the reference's pose", pose["to_reference"], 100),
+        _row("    how much nearer to the driving pose", pose["gain"], 100),
+        _row("    to driving pose in the real clips", pose["real"], 100),
     ]
 
 
 def _row(name: str, estimate: dict, scale: float = 1.0) -> str:
     if estimate["value"] is None:
-        return f"  {name:<44} not measured: no eligible held-out clip"
+        return f"  {name:<44} not measured: no held-out clip has what it takes"
     value, low, high = (scale * estimate[key] for key in ("value", "low", "high"))
-    return f"  {name:<44} {value:7.3f}  [{low:.3f}, {high:.3f}]  n = {estimate['num_clips']}"
+    behind = f"{estimate['num_clips']} clips, {estimate['num_people']} people"
+    return f"  {name:<44} {value:7.3f}  [{low:.3f}, {high:.3f}]  {behind}"

@@ -16,9 +16,24 @@ def omnihuman_home() -> Path:
 
 
 def content_key(**parts: Any) -> str:
-    """Hash of everything a piece of work depends on; never of paths or step names, or arms resume from one another."""
+    """Hash of everything a piece of work depends on; never of paths, or arms resume from one another."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def code_key(*packages: str) -> str:
+    """Hash of the source of some packages or modules of `omnihuman`, so that changed code never resumes old work.
+
+    Args:
+        packages: names below the package, such as `training` or `data/shards.py`.
+    """
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for package in packages:
+        place = root / package
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def work_folder(key: str) -> Path:

@@ -50,9 +50,11 @@ class StageModule(pl.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Mean loss of the batch."""
         loss = batch_loss(self.model, batch, self._diffusion).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {len(self.losses) + 1}: nothing is published")
         self.losses.append(loss.item())
         recent = self.losses[-self._config.log_every_steps :]
-        self.log("loss", sum(recent) / len(recent), prog_bar=True, batch_size=len(batch.sigma))
+        self.log("loss", sum(recent) / len(recent), batch_size=len(batch.sigma))
         return loss
 
     def configure_optimizers(self) -> Any:

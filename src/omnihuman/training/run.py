@@ -1,6 +1,8 @@
 """The step `train STAGE`: resumable training of one stage, from encoded clips to published weights."""
 
 import csv
+import logging
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,10 +23,16 @@ from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
 from omnihuman.model.mmdit import OmniHumanTransformer
 from omnihuman.storage.files import file_sha256, publish, publish_folder
-from omnihuman.storage.work import content_key, work_folder
+from omnihuman.storage.work import code_key, content_key, work_folder
 from omnihuman.training.dataset import SampleSettings, StageBatches
 from omnihuman.training.module import StageModule
+from omnihuman.training.progress import ProgressLines
 from omnihuman.training.sampling import SampleOrder
+
+log = logging.getLogger(__name__)
+# Its announcements of absent devices and of other products would bury our own lines.
+for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -50,16 +58,20 @@ def train_stage(run: StageRun, encoded: Path, models: Path) -> None:
     """
     encoders = Encoders.load(encoded / "encoders.json")
     samples = _training_samples(encoded)
-    model = _initial_model(run, samples, encoded, encoders, models)
+    model, known = _initial_model(run, samples, encoded, encoders, models)
     note = _why_pass_on(run, samples)
     losses: list[float] = []
-    if not note:
-        losses = _fit(run, model, samples, encoded, encoders, models)
+    work = work_folder(_key(run, encoded, models))
+    if note:
+        log.warning("%s: %s", run.name, note)
+    else:
+        losses = _fit(run, model, samples, encoded, encoders, work)
     description = ModelDescription(
         stage=run.name,
         parent=run.stage.parent or "",
         note=note,
         num_steps=len(losses),
+        modalities=known if note else (*known, *run.stage.introduces),
         num_clips={m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)},
         model=run.model,
         encoders=encoders,
@@ -67,6 +79,7 @@ def train_stage(run: StageRun, encoded: Path, models: Path) -> None:
     with publish_folder(models / run.name) as folder:
         save_model(folder, model, description)
         _save_losses(folder / "loss.csv", losses)
+    shutil.rmtree(work)
 
 
 def _training_samples(encoded: Path) -> pd.DataFrame:
@@ -79,19 +92,20 @@ def _training_samples(encoded: Path) -> pd.DataFrame:
 
 def _initial_model(
     run: StageRun, samples: pd.DataFrame, encoded: Path, encoders: Encoders, models: Path
-) -> OmniHumanTransformer:
+) -> tuple[OmniHumanTransformer, tuple[str, ...]]:
+    """The weights to start from, and the modalities that they know."""
     if run.stage.parent is None:
         torch.manual_seed(run.seed)
         model = OmniHumanTransformer(run.model, encoders.widths)
         model.latent_std.copy_(latent_std(samples, encoded))
-        return model
+        return model, ("text", "reference")
     model, parent = load_model(models / run.stage.parent)
     if parent.model != run.model or parent.encoders != encoders:
         raise UserError(
             f"{models / run.stage.parent} was trained with another model or other encoders than stage {run.name} is"
             " configured for: run `dvc repro` to train the parent again"
         )
-    return model.train()
+    return model.train(), parent.modalities
 
 
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
@@ -113,7 +127,7 @@ def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:
 
 
 def _fit(
-    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, encoded: Path, encoders: Encoders, models: Path
+    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, encoded: Path, encoders: Encoders, work: Path
 ) -> list[float]:
     """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
     order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
@@ -122,7 +136,6 @@ def _fit(
         run.name, run.stage, run.seed, run.training.motion_frames_share, encoders.max_text_tokens, run.diffusion
     )
     batches = StageBatches(samples, encoded, order, settings, text_encoder.encode(""))
-    work = work_folder(_key(run, encoded, models))
     module = StageModule(model, run.training, run.diffusion, run.stage.learning_rate, run.stage.steps)
     checkpoint = work / "last.ckpt"
     if checkpoint.exists():
@@ -135,8 +148,12 @@ def _fit(
         precision=run.training.precision,  # pyright: ignore[reportArgumentType]  # checked by Lightning
         gradient_clip_val=run.training.gradient_clip,
         logger=False,
-        callbacks=[ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps)],
+        callbacks=[
+            ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps),
+            ProgressLines(run.name, run.stage.steps, run.training.log_every_steps),
+        ],
         enable_model_summary=False,
+        enable_progress_bar=False,
         default_root_dir=work,
     )
     loader = DataLoader(batches, batch_size=None)
@@ -148,6 +165,7 @@ def _key(run: StageRun, encoded: Path, models: Path) -> str:
     parent = models / run.stage.parent / "model.safetensors" if run.stage.parent else None
     return content_key(
         run=asdict(run),
+        code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", "keyed_random.py"),
         shards=[file_sha256(path) for path in sorted(encoded.iterdir())],
         parent=file_sha256(parent) if parent else "",
     )

@@ -28,9 +28,9 @@ def draw_weights(audio_eligible: np.ndarray, pose_eligible: np.ndarray, mix: Mix
     binding = [(pool, share) for pool, share in wanted if share is not None and pool.any() and not pool.all()]
     for _ in range(_FITTING_ROUNDS):
         for pool, share in binding:
-            weights = np.where(
-                pool, weights * share / weights[pool].sum(), weights * (1 - share) / weights[~pool].sum()
-            )
+            inside, outside = weights[pool].sum(), weights[~pool].sum()
+            if inside > 0 and outside > 0:  # a share of 0 or 1 empties one side for good
+                weights = np.where(pool, weights * share / inside, weights * (1 - share) / outside)
     return weights / weights.sum()
 
 

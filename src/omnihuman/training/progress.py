@@ -1,0 +1,49 @@
+"""Progress of a stage: a bar on a terminal, lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from tqdm import tqdm
+
+_LINE_SECONDS = 20.0
+
+
+class ProgressLines(pl.Callback):
+    """Shows step, loss and time left on stderr."""
+
+    def __init__(self, stage: str, num_steps: int, log_every_steps: int) -> None:
+        self._stage, self._num_steps, self._every = stage, num_steps, log_every_steps
+        self._bar: tqdm | None = None
+        self._last_line = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins where the run does, which a resumed one does in the middle."""
+        first = trainer.global_step
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=self._num_steps, initial=first, desc=self._stage, unit="step", file=sys.stderr)
+        elif first:
+            print(f"{self._stage}: goes on after step {first}", file=sys.stderr)
+        self._first, self._start = first, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar, or prints a line every twenty seconds and at the end."""
+        step, now = trainer.global_step, time.monotonic()
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            if step % self._every == 0:
+                self._bar.set_postfix(loss=f"{float(trainer.callback_metrics['loss']):.3f}")
+        elif now - self._last_line >= _LINE_SECONDS or step == self._num_steps:
+            self._last_line = now
+            left = (now - self._start) / (step - self._first) * (self._num_steps - step)
+            loss = float(trainer.callback_metrics["loss"])
+            line = f"{self._stage}: step {step} of {self._num_steps}, loss {loss:.3f}, about {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
