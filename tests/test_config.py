@@ -1,5 +1,6 @@
 """Composition: what is refused and how, that every file composes, and that a stale params.yaml is found."""
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -212,3 +213,17 @@ def test_composing_what_was_recorded_changes_nothing(
     assert load_params(path) == params
     assert read_yaml(path)["overrides"] == list(params.overrides)
     assert stale_keys(path, CONF) == []
+
+
+@pytest.mark.parametrize("name", [b"nowhere.mp4", b"latin-\xe9.mp4"])
+def test_files_at_which_dvc_would_stop_are_named(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    path = os.fsencode(folder) + b"/" + name
+    if name.startswith(b"nowhere"):
+        Path(os.fsdecode(path)).symlink_to("/no/such/file")
+    else:
+        Path(os.fsdecode(path)).write_bytes(b"")
+    rights = ["collect.licence=own", "collect.consent_basis=contract"]
+    with pytest.raises(UserError, match=r"remove it|rename it"):
+        compose("tiny", [f"collect.source={folder}", *rights])

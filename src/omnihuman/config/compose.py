@@ -1,5 +1,6 @@
 """Composition: schema defaults <- conf/ groups <- the profile's own keys <- overrides -> params.yaml."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -170,7 +171,19 @@ def _settle_source(collect: Collect, own: Sequence[_Layer]) -> Collect:
             f"collect.source is {folder}, but {' and '.join(missing)} are not stated; add"
             f" {' '.join(f'{key}=...' for key in missing)} (`unknown` where it is not known)"
         )
+    _check_hashable(folder)
     return replace(collect, source=str(folder), depends_on=str(folder))
+
+
+def _check_hashable(folder: Path) -> None:
+    """DVC hashes the whole folder before any step can look at it, and stops at these two kinds of files."""
+    for path in folder.rglob("*"):
+        if not path.exists():
+            raise UserError(f"collect.source: {path} is a link that leads nowhere; remove it")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"collect.source: the name {os.fsencode(path)!r} is not in UTF-8; rename it") from error
 
 
 def _at(tree: Any, name: str) -> Any:
