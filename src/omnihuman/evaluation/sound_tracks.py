@@ -4,8 +4,8 @@ import numpy as np
 
 from omnihuman.encoders.speech import SAMPLE_RATE
 
-_ROUNDED_BAND_HERTZ = (600.0, 1250.0)
-_SPREAD_BAND_HERTZ = (1400.0, 2600.0)
+_ROUNDED_BAND_HERTZ = (800.0, 1200.0)
+_SPREAD_BAND_HERTZ = (1800.0, 2600.0)
 _VOICED_SHARE = 0.1
 """A frame counts as voiced above this share of the clip's loudest frame."""
 
