@@ -120,7 +120,10 @@ def _train(args: argparse.Namespace) -> int:
     params = load_params()
     stage = load_section(PARAMS, f"stages.{args.stage}")
     run = StageRun(args.stage, stage, params.training, params.model, params.diffusion, params.seed)
-    train_stage(run, ENCODED, MODELS)
+    try:
+        train_stage(run, ENCODED, MODELS)
+    except SystemExit as stop:  # Lightning makes one of Ctrl-C
+        raise KeyboardInterrupt from stop
     return 0
 
 
