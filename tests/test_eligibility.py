@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from omnihuman.config.schema.decide import Decide, Rule
 from omnihuman.data.eligibility import UNUSABLE, decide_all
-from omnihuman.data.manifest import DECISIONS, STATUSES, write_table
+from omnihuman.data.manifest import DECISIONS, write_table
 from omnihuman.errors import UserError
 
 POLICY = Decide(
@@ -20,6 +20,7 @@ POLICY = Decide(
     }
 )
 SCORERS = ("sharpness", "lip_sync", "offset", "visibility")
+STATUSES = ("ok", "na", "error", "timeout")
 cells = st.tuples(st.floats(-5, 5), st.sampled_from(STATUSES), st.sampled_from(["fallback", "published"]))
 tables = st.lists(st.tuples(st.sampled_from(["ok", "error"]), st.lists(cells, min_size=4, max_size=4)), max_size=6)
 
