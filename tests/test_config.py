@@ -34,7 +34,10 @@ def test_every_profile_composes_and_reads_back_the_same(profile: str, tmp_path: 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name not in ("profile", "stage")], ids=named)
 def test_every_group_file_composes(path: Path) -> None:
-    compose("demo", [f"groups.{path.parent.name}={path.stem}"], CONF)
+    choice = f"groups.{path.parent.name}={path.stem}"
+    params = compose("demo", [choice], CONF)
+    assert list(params.overrides) == [choice]
+    assert list(params.stages) == ["1_text_image", "2_audio", "3_pose"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
