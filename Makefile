@@ -49,7 +49,7 @@ setup: ## Create .venv with the locked packages (skipped while the lock is uncha
 
 setup-dev: ## The same with the tools of development
 	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv for development: 263 packages, some minutes ..."
+	echo "Setting up .venv for development: 264 packages, some minutes ..."
 	$(call install,requirements-dev.lock,$(STAMP_DEV))
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name
@@ -100,5 +100,5 @@ lock: ## Resolve pyproject's dependencies anew into both locks
 	mv build/lock/dev.lock requirements-dev.lock
 
 clean: ## Remove caches and everything that the chain made, but neither .venv nor DVC's cache
-	@rm -rf build dist data models renders .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist data models runs renders .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

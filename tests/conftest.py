@@ -1,5 +1,8 @@
 """Settings that all tests share."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("project", derandomize=True, deadline=None, print_blob=True)
@@ -9,3 +12,16 @@ settings.load_profile("project")
 def pytest_report_header() -> str:
     """Says with which seeds a failure can be repeated."""
     return "seeds: written in each test; hypothesis derandomized"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own store, caches or runs, nor those of the test before.
+
+    Set to nothing rather than removed: MLflow sets its variable itself, and only what was set here is restored.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNIHUMAN_HOME", str(tmp_path_factory.mktemp("omnihuman home")))
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.setenv("OMNIHUMAN_PARENT_RUN", "")
+        yield

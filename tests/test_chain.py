@@ -13,12 +13,11 @@ from pathlib import Path
 import av
 import pytest
 import yaml
+from tests.small_project import ROOT, clone_project, environment
 
 from omnihuman.data.manifest import read_table
 
-ROOT = Path(__file__).parents[1]
 MEDIA = ROOT.parent / "shared" / "media"
-PROGRAMS = Path(sys.executable).parent
 
 pytestmark = pytest.mark.slow
 
@@ -26,35 +25,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the tracked and changed files, with a home of its own."""
-    folder = tmp_path_factory.mktemp("fresh clone") / "omnihuman"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    changed = subprocess.run(
-        ["git", "ls-files", "--modified", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, changed):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).exists():
-            (folder / name).write_bytes((ROOT / name).read_bytes())
-        else:
-            (folder / name).unlink(missing_ok=True)
-    return folder
-
-
-def environment(clone: Path) -> dict[str, str]:
-    home = clone.parent / "home"
-    home.mkdir(exist_ok=True)
-    kept = {key: value for key, value in os.environ.items() if key not in {"OMNIHUMAN_HOME", "PYTHONDONTWRITEBYTECODE"}}
-    return kept | {
-        "HOME": str(home),
-        "PATH": f"{PROGRAMS}{os.pathsep}{kept['PATH']}",
-        "PYTHONPATH": str(clone / "src"),  # the editable install would run the main checkout's code
-        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
-    }
+    return clone_project(tmp_path_factory.mktemp("fresh clone") / "omnihuman")
 
 
 def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=clone, env=environment(clone), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=clone, env=environment(clone, "chain"), capture_output=True, text=True, check=False
+    )
 
 
 def dvc_status(clone: Path) -> dict:
@@ -89,7 +66,7 @@ def test_the_chain_runs_is_clean_and_runs_nothing_twice(clone: Path) -> None:
     again = run(clone, "omnihuman", "demo", "--profile", "tiny")
     assert again.returncode == 0 and training_times(clone) == before
 
-    (clone / "src/omnihuman/cli.py").open("a").write("\n# a change elsewhere\n")
+    (clone / "src/omnihuman/cli/model.py").open("a").write("\n# a change elsewhere\n")
     (clone / "src/omnihuman/pipeline/summary.py").open("a").write("\n# a change elsewhere\n")
     assert dvc_status(clone) == {}
     (clone / "src/omnihuman/diffusion/loss.py").open("a").write("\n# a change of the loss\n")
@@ -99,7 +76,7 @@ def test_the_chain_runs_is_clean_and_runs_nothing_twice(clone: Path) -> None:
 
 def killed_when(clone: Path, command: list[str], ready: Callable[[], bool], delay_seconds: float) -> None:
     """Starts a step and kills it, and all that it started, soon after it is `ready`."""
-    process = subprocess.Popen(command, cwd=clone, env=environment(clone), start_new_session=True)
+    process = subprocess.Popen(command, cwd=clone, env=environment(clone, "chain"), start_new_session=True)
     deadline = time.monotonic() + 120
     while not ready() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from omnihuman import cli
+from omnihuman.cli.parsing import Verb
 from omnihuman.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,21 @@ VERBS = (
     ("evaluate",),
     ("render",),
     ("demo",),
+    ("ablate", "plan"),
+    ("ablate", "run"),
+    ("ablate", "report"),
+    ("batch", "submit"),
+    ("batch", "work"),
+    ("batch", "status"),
+    ("batch", "redrive"),
+    ("registry", "register"),
+    ("registry", "promote"),
+    ("registry", "rollback"),
+    ("registry", "list"),
+    ("registry", "delete"),
+    ("lineage",),
+    ("up",),
+    ("down",),
 )
 
 
@@ -86,19 +102,19 @@ def test_outside_the_project_it_says_where_to_run(tmp_path: Path) -> None:
 def test_an_interrupt_is_one_line_and_a_defect_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def ending(error: BaseException) -> cli.Verb:
+    def ending(error: BaseException) -> Verb:
         def verb(_: object) -> int:
             raise error
 
         return verb
 
-    monkeypatch.setattr(cli, "_evaluate", ending(KeyboardInterrupt()))
+    monkeypatch.setattr(cli.model, "_evaluate", ending(KeyboardInterrupt()))
     assert cli.main(["evaluate"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
-    monkeypatch.setattr(cli, "_evaluate", ending(UserError("what, where, remedy")))
+    monkeypatch.setattr(cli.model, "_evaluate", ending(UserError("what, where, remedy")))
     assert cli.main(["evaluate"]) == 2
     assert capsys.readouterr().err == "error: what, where, remedy\n"
-    monkeypatch.setattr(cli, "_evaluate", ending(ZeroDivisionError()))
+    monkeypatch.setattr(cli.model, "_evaluate", ending(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         cli.main(["evaluate"])
 

@@ -32,7 +32,9 @@ def test_every_profile_composes_and_reads_back_the_same(profile: str, tmp_path: 
     assert list(params.stages) == ["1_text_image", "2_audio", "3_pose"]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name not in ("profile", "stage")], ids=named)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name not in ("ablation", "profile", "stage")], ids=named
+)
 def test_every_group_file_composes(path: Path) -> None:
     choice = f"groups.{path.parent.name}={path.stem}"
     params = compose("demo", [choice], CONF)
@@ -94,12 +96,14 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("collect.synthetic.unfit_share=1.2", ["collect.synthetic.unfit_share is 1.2"]),
         ("stages.2_audio.mix.audio_eligible=-1", ["stages.2_audio.mix.audio_eligible is -1.0"]),
         ("split.min_clip_seconds=9", ["split.min_clip_seconds is 9.0", "6.0"]),
-        ("stages.3_pose.activate.pose=0.9", ["activate.pose is 0.9", "activate.audio (0.8)"]),
-        ("stages.2_audio.activate.reference=0.95", ["activate.reference is 0.95", "activate.text (0.9)"]),
+        ("stages.3_pose.activate.pose=0.95", ["activate.pose is 0.95", "activate.audio (0.9)"]),
+        ("stages.2_audio.activate.reference=0.99", ["activate.reference is 0.99", "activate.text (0.98)"]),
         ("stages.1_text_image.activate.audio=0.1", ["activate.audio is 0.1", "introduces"]),
         ("stages.3_pose.parent=4_hands", ["stages.3_pose.parent is 4_hands", "2_audio"]),
         ("stages.2_audio.parent=3_pose", ["stages.2_audio.parent is 3_pose", "circle"]),
         ("stages.3_pose.parent=null", ["only 1_text_image starts without a parent"]),
+        ("training.optimizer=adam", ["training.optimizer", "'adam'", "adamw, muon"]),
+        ("training.precision=bf16", ["training.precision", "'bf16'", "bf16-mixed"]),
         ("stages.1_text_image.steps=0", ["stages.1_text_image.steps is 0"]),
     ],
 )

@@ -54,7 +54,8 @@ def conditions(batch: int = 1) -> Conditions:
     on = torch.ones(batch, dtype=torch.bool)
     return Conditions(
         text=torch.full((batch, 4, 2), 5.0), text_mask=torch.ones(batch, 4, dtype=torch.bool),
-        reference=torch.zeros(batch, 1, 1, 1), reference_on=on, speech=torch.zeros(batch, 1, 8, 1),
+        reference=torch.zeros(batch, 1, 1, 1), reference_on=on,
+        reference_keypoints=torch.zeros(batch, 17, 3), speech=torch.zeros(batch, 1, 8, 1),
         speech_mask=torch.ones(batch, 1, 8, dtype=torch.bool), audio_on=on, keypoints=torch.zeros(batch, 1, 17, 3),
         pose_on=on, motion=torch.zeros(batch, 1, 2, 1, 1), motion_on=~on,
     )  # fmt: skip

@@ -1,15 +1,19 @@
 """The instruments: they see what is there, and nothing where nothing is."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
-from tests.tiny import DESCRIPTION, random_model, write_encoded
+from tests.tiny import DESCRIPTION, random_clip, random_model, write_encoded
 
 from omnihuman.batch import KEYPOINTS
 from omnihuman.config.schema.evaluate import Evaluate, Sampling
 from omnihuman.encoders.speech import SAMPLE_RATE
+from omnihuman.evaluation.figures import pose_figures
+from omnihuman.evaluation.held_out import GeneratedClip, HeldOut
 from omnihuman.evaluation.mouth import mouth_region, track_mouth
-from omnihuman.evaluation.pose_following import pose_error
+from omnihuman.evaluation.pose_following import PoseScene, pose_error
 from omnihuman.evaluation.regions import background_mask, masked_psnr
 from omnihuman.evaluation.run import evaluate
 from omnihuman.evaluation.sound_tracks import envelope, vowel_spread
@@ -104,28 +108,60 @@ def test_background_leaves_out_what_moves_and_the_person():
     assert background_mask(1 - real, reference, keypoints) is None
 
 
+def square_at(x: int) -> np.ndarray:
+    """A textured square, in the middle of the height, around column `x` of 64."""
+    texture = cv2.resize(np.random.default_rng(0).random((6, 6, 3)), (12, 12), interpolation=cv2.INTER_NEAREST)
+    frame = np.full((64, 64, 3), 0.5, np.float32)
+    frame[26:38, x - 6 : x + 6] = texture
+    return frame
+
+
+def wrist_at(x: int) -> np.ndarray:
+    points = np.zeros((17, 3), np.float32)
+    points[KEYPOINTS.index("left_wrist")] = (x / 64, 0.5, 1.0)
+    return points
+
+
+PLACES = (20, 26, 32, 38)
+DRIVING, REAL = (np.stack([draw(x) for x in PLACES]) for draw in (wrist_at, square_at))
+
+
 def test_pose_error_tells_a_video_that_follows_from_one_that_does_not():
-    random = np.random.default_rng(0)
-    texture = cv2.resize(random.random((6, 6, 3)), (12, 12), interpolation=cv2.INTER_NEAREST).astype(np.float32)
-
-    def picture(x: int) -> np.ndarray:
-        frame = np.full((64, 64, 3), 0.5, np.float32)
-        frame[26:38, x - 6 : x + 6] = texture
-        return frame
-
-    def pose(x: int) -> np.ndarray:
-        points = np.zeros((17, 3), np.float32)
-        points[KEYPOINTS.index("left_wrist")] = (x / 64, 0.5, 1.0)
-        return points
-
-    places = [20, 26, 32, 38]
-    driving = np.stack([pose(x) for x in places])
-    follows = pose_error(np.stack([picture(x) for x in places]), driving, picture(20), pose(20))
-    stays = pose_error(np.stack([picture(20)] * 4), driving, picture(20), pose(20))
+    scene = PoseScene(DRIVING, REAL, wrist_at(20), square_at(20))
+    blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 2.0) for frame in REAL])
+    follows, stays = pose_error(blurred, scene), pose_error(np.stack([square_at(20)] * 4), scene)
     assert follows is not None and stays is not None
-    assert follows.to_driving < 0.02 < follows.to_reference
-    assert stays.to_reference < 0.02 < stays.to_driving
-    assert pose_error(np.stack([picture(20)] * 4), np.stack([pose(20)] * 4), picture(20), pose(20)) is None
+    assert follows.to_driving < 0.02 < follows.to_reference and follows.gain > 0.1
+    assert stays.to_reference < 0.02 < stays.to_driving and stays.gain < -0.1
+    assert pose_error(REAL, PoseScene(np.stack([wrist_at(20)] * 4), REAL, wrist_at(20), square_at(20))) is None
+
+
+def test_a_pose_is_followed_where_it_decides_and_not_where_any_pose_would_do():
+    still = np.stack([square_at(20)] * 4)
+
+    def clips(video: np.ndarray) -> list[GeneratedClip]:
+        return [
+            GeneratedClip(
+                HeldOut(f"{number}", f"{number}", True, random_clip(np.random.default_rng(number)), 0, 0),
+                video, REAL, square_at(20), DRIVING, wrist_at(20),
+            )
+            for number in range(3)
+        ]  # fmt: skip
+
+    config = Evaluate(num_resamples=50)
+    followed = pose_figures(clips(REAL), clips(still), config, 0)
+    assert followed.over_null.low > 0.1 and followed.over_still.low > 0.1 and followed.null == followed.still
+    ignored = pose_figures(clips(REAL), clips(REAL), config, 0)
+    assert ignored.over_null.value == 0, "a video that is the same with any pose follows none"
+    nothing = pose_figures([], [], config, 0)
+    assert nothing.gain.num_clips == 0 and np.isnan(nothing.over_null.value)
+
+
+def test_another_pose_is_of_another_moment_of_the_same_clip():
+    item = HeldOut("a", "a", True, random_clip(np.random.default_rng(0), num_frames=30), 0, 0)
+    first, last = item, replace(item, window=1)
+    assert first.pose_start is None and first.by_own_pose().pose_start == 0
+    assert (first.by_another_pose().pose_start, last.by_another_pose().pose_start) == (11, 10)
 
 
 def test_a_match_at_random_is_as_near_to_either_pose():
@@ -135,10 +171,10 @@ def test_a_match_at_random_is_as_near_to_either_pose():
         pose, driving = np.zeros((17, 3), np.float32), np.zeros((1, 17, 3), np.float32)
         wrist = KEYPOINTS.index("left_wrist")
         pose[wrist], driving[0, wrist] = (0.4, 0.5, 1.0), (0.6, 0.5, 1.0)
-        noise = random.random((2, 64, 64, 3)).astype(np.float32)
-        error = pose_error(noise[:1], driving, noise[1], pose)
+        noise = random.random((3, 64, 64, 3)).astype(np.float32)
+        error = pose_error(noise[:1], PoseScene(driving, noise[1:2], pose, noise[2]))
         assert error is not None
-        gains.append(error.to_reference - error.to_driving)
+        gains.append(error.gain)
     assert abs(np.mean(gains)) < 3 * np.std(gains) / np.sqrt(len(gains))
 
 

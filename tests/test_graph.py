@@ -1,5 +1,6 @@
 """The graph: the code that each step depends on is the code that it imports, and DVC's answers reach us."""
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -9,7 +10,7 @@ import grimp
 import pytest
 import yaml
 
-from omnihuman.pipeline.graph import repro, status, steps
+from omnihuman.pipeline.graph import Outcome, StepNode, nodes, repro, run_step, status, steps
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = {
@@ -61,9 +62,8 @@ def test_a_step_depends_on_the_code_that_it_imports(step: str) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_wiring_makes_no_step_stale(step: str) -> None:
-    wiring = {ROOT / "src/omnihuman/cli.py", *ROOT.glob("src/omnihuman/config/*.py")} - {
-        ROOT / "src/omnihuman/config/__init__.py"
-    }
+    wiring = set(ROOT.glob("src/omnihuman/cli/*.py")) | set(ROOT.glob("src/omnihuman/config/*.py"))
+    wiring.discard(ROOT / "src/omnihuman/config/__init__.py")
     deps = {ROOT / dep for dep in code_deps(step)}
     assert not [file for file in wiring if deps & {file, *file.parents}]
 
@@ -107,3 +107,41 @@ def test_repro_finds_the_programs_of_its_own_environment(small: Path, monkeypatc
     assert repro(small) == 0 and "usage: omnihuman" in (small / "help").read_text()
     (small / "dvc.yaml").write_text("stages: [")
     assert repro(small) == 1
+
+
+def test_a_step_says_how_it_came_to_its_outputs(small: Path) -> None:
+    first = run_step(small, "first")
+    assert (first.name, first.exit_code, first.outcome) == ("first", 0, Outcome.RAN) and first.seconds > 0
+    assert not (small / "c").exists(), "a step later in the graph was not asked for"
+    assert run_step(small, "first").outcome is Outcome.CURRENT
+    (small / "dvc.lock").unlink()
+    (small / "b").unlink()
+    assert run_step(small, "first").outcome is Outcome.RESTORED
+    assert (small / "b").read_text() == "good 1"
+    (small / "input").write_text("bad")
+    failed = run_step(small, "first")
+    assert (failed.exit_code, failed.outcome) == (2, Outcome.FAILED)
+    assert not list((small / ".dvc/tmp").glob("tmp*")), "notes are removed"
+
+
+def test_a_step_gets_its_environment_prints_where_it_is_told_and_an_unknown_one_fails(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"show": {"cmd": "echo said $ONE; omnihuman --help > help", "deps": ["input"], "outs": ["help"]}}
+    (small / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    monkeypatch.chdir(small.parent)
+    with (small / "log").open("wb") as output:
+        result = run_step(Path(small.name), "show", {**os.environ, "ONE": "two", "PATH": "/usr/bin:/bin"}, output)
+        unknown = run_step(Path(small.name), "shwo", output=output)
+    assert result.outcome is Outcome.RAN and "usage: omnihuman" in (small / "help").read_text()
+    assert unknown.exit_code == 1
+    said = (small / "log").read_text()
+    assert "said two\n" in said and "error: Stage 'shwo' not found" in said and "Traceback" not in said
+
+
+def test_nodes_name_parameters_and_what_comes_before() -> None:
+    graph = nodes(ROOT)
+    assert list(graph) == steps(ROOT)
+    assert graph["split"] == StepNode(params=("split",), after=("collect",))
+    assert "stages.2_audio" in graph["train@2_audio"].params
+    assert set(graph["train@2_audio"].after) == {"encode", "train@1_text_image"}

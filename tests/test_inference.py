@@ -1,5 +1,6 @@
 """Segments, long video and rendered files."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
@@ -13,10 +14,12 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.encoders.video_codec import num_latent_frames
 from omnihuman.errors import UserError
 from omnihuman.inference.long_video import VideoInputs, generate_video, num_segments
-from omnihuman.inference.render import RenderRequest, render
+from omnihuman.inference.provenance import Provenance, sidecar_path
+from omnihuman.inference.render import RenderRequest, load_generator, record_rendered, render
 from omnihuman.inference.segment import Generator
 from omnihuman.media.picture import read_picture
 from omnihuman.model.checkpoint import save_model
+from omnihuman.storage.files import file_sha256
 
 SAMPLING = Sampling(num_steps=2, guidance_audio=2.0)
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -31,8 +34,9 @@ def inputs(num_frames: int) -> VideoInputs:
     return VideoInputs(
         num_frames=num_frames,
         reference=random.standard_normal((WIDTHS.latent_channels, 4, 4)).astype(np.float32),
+        reference_keypoints=np.zeros((17, 3), np.float32),
         text=random.standard_normal((2, 64)).astype(np.float32),
-        speech=random.standard_normal((num_frames, 160)).astype(np.float32),
+        speech=random.standard_normal((num_frames, WIDTHS.speech_width)).astype(np.float32),
         audio=True,
         keypoints=None,
     )
@@ -95,7 +99,7 @@ def sound(tmp_path: Path) -> Path:
 
 
 def rendered(request: RenderRequest, model: Path):
-    return render(request, model, SAMPLING, Render(upscale=2), lambda finished, total: None)
+    return render(request, load_generator(model, SAMPLING), Render(upscale=2), lambda finished, total: None)
 
 
 def test_a_rendered_file_is_as_long_as_its_sound(tmp_path: Path, model: Path, picture: Path, sound: Path):
@@ -113,7 +117,36 @@ def test_a_rendered_file_is_as_long_as_its_sound(tmp_path: Path, model: Path, pi
 def test_a_pose_alone_drives_too(tmp_path: Path, model: Path, picture: Path):
     pose = tmp_path / "pose.npz"
     np.savez(pose, points=np.random.default_rng(0).random((30, 17, 3)), seconds=np.arange(30) / 30)
-    assert rendered(RenderRequest(picture, tmp_path / "out.mp4", pose=pose), model).num_frames == 25
+    request = RenderRequest(picture, tmp_path / "out.mp4", pose=pose)
+    assert rendered(request, model).num_frames == 25
+    without = file_sha256(request.output)
+    rendered(replace(request, image_pose=pose), model)
+    assert file_sha256(request.output) != without, "the pose in the picture acts"
+
+
+def test_the_sidecar_says_what_a_video_was_made_of(tmp_path: Path, model: Path, picture: Path, sound: Path):
+    output, config = tmp_path / "out.mp4", Render(upscale=2)
+    generator = load_generator(model, SAMPLING)
+
+    def recorded(text: str) -> Provenance:
+        request = RenderRequest(picture, output, audio=sound, text=text)
+        render(request, generator, config, lambda finished, total: None)
+        return record_rendered(request, generator, config)
+
+    first = recorded("a wave")
+    assert Provenance.load(output) == first and sidecar_path(output).name == "out.mp4.json"
+    assert first.inputs == {"image": file_sha256(picture), "audio": file_sha256(sound)}
+    assert (first.model.name, first.model.version) == ("", None)
+    assert first.model.sha256 == file_sha256(model / "model.safetensors")
+    assert first.video_sha256 == file_sha256(output)
+    assert dict(first.parameters) == {"text": "a wave", "seed": 0, **asdict(SAMPLING), **asdict(config)}
+    assert recorded("a wave").content_id == first.content_id != recorded("a nod").content_id
+    sidecar_path(output).write_text("{}")
+    with pytest.raises(UserError, match=r"out\.mp4\.json does not describe"):
+        Provenance.load(output)
+    sidecar_path(output).unlink()
+    with pytest.raises(UserError, match=r"no out\.mp4\.json beside it"):
+        Provenance.load(output)
 
 
 def test_bad_requests_are_the_users_errors(tmp_path: Path, model: Path, picture: Path, sound: Path):
@@ -124,6 +157,7 @@ def test_bad_requests_are_the_users_errors(tmp_path: Path, model: Path, picture:
     out = tmp_path / "out.mp4"
     cases = [
         (RenderRequest(picture, out), model, "nothing drives"),
+        (RenderRequest(picture, out, audio=sound, image_pose=sound), model, "give --pose too"),
         (RenderRequest(picture, tmp_path / "out.avi", audio=sound), model, "only .mp4"),
         (RenderRequest(tmp_path / "none.png", out, audio=sound), model, "no such file"),
         (RenderRequest(text, out, audio=sound), model, "cannot be read as a picture"),

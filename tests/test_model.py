@@ -1,14 +1,16 @@
 """The MMDiT: off-states, clean tokens, what sees what."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.tiny import CONFIG, DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_model
 
+from omnihuman.batch import KEYPOINTS, LIMBS
 from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, speech_windows
 from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS, motion_mask, put_back
-from omnihuman.conditions.pose import draw_heatmaps
+from omnihuman.conditions.pose import draw_pose
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model, save_model
 from omnihuman.model.rope import rotate, rotation, video_positions
@@ -30,7 +32,7 @@ def test_output_has_the_shape_of_the_latents():
     assert run().shape == noisy().shape
 
 
-@pytest.mark.parametrize("name", ["text", "reference", "speech", "keypoints"])
+@pytest.mark.parametrize("name", ["text", "reference", "speech", "keypoints", "reference_keypoints"])
 def test_every_condition_acts(name: str):
     changed = replace(random_conditions(), **{name: getattr(random_conditions(seed=9), name)})
     assert (run(changed) - run()).abs().max() > 1e-3
@@ -150,12 +152,22 @@ def test_rotation_keeps_lengths_and_depends_on_distance_only():
     torch.testing.assert_close(products[0, 4], products[4, 8])  # one step in time, from t = 0 and from t = 1
 
 
-def test_heatmaps_peak_at_the_keypoint_and_vanish_without_confidence():
-    keypoints = torch.tensor([[[[0.25, 0.75, 1.0], [0.5, 0.5, 0.0]]]])
-    heatmaps = draw_heatmaps(keypoints, 8, 8)[0, 0]
-    row, column = divmod(int(heatmaps[0].argmax()), 8)
-    assert (row, column) in {(5, 1), (5, 2), (6, 1), (6, 2)}
-    assert heatmaps[1].abs().max() == 0
+def test_joints_are_blobs_and_limbs_are_ridges_that_vanish_without_confidence():
+    keypoints = torch.zeros(len(KEYPOINTS), 3)
+    shoulder, elbow, wrist = (KEYPOINTS.index(f"left_{name}") for name in ("shoulder", "elbow", "wrist"))
+    keypoints[shoulder] = torch.tensor([0.25, 0.75, 1.0])
+    keypoints[elbow] = torch.tensor([0.75, 0.75, 0.5])
+    keypoints[wrist] = torch.tensor([0.75, 0.25, 0.0])
+    maps = draw_pose(keypoints, 16, 8)
+    assert maps.shape == (len(KEYPOINTS) + len(LIMBS), 16, 8)
+    row, column = divmod(int(maps[shoulder].argmax()), 8)
+    assert row in (11, 12) and column in (1, 2), "x counts in columns, y in rows"
+    upper, lower = (
+        len(KEYPOINTS) + LIMBS.index(limb) for limb in (("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"))
+    )
+    torch.testing.assert_close(maps[upper][11, 2:6], torch.full((4,), 0.5 * math.exp(-(0.5**2) / 2)))
+    assert maps[upper][4].max() < 1e-6, "a ridge is narrow"
+    assert maps[wrist].abs().max() == 0 and maps[lower].abs().max() == 0
 
 
 def test_checkpoint_round_trip_and_errors(tmp_path):
@@ -172,16 +184,19 @@ def test_checkpoint_round_trip_and_errors(tmp_path):
         load_model(tmp_path / "nowhere")
 
 
-def test_the_network_predicts_the_clean_latent():
-    """Whatever sigma, x - sigma v is the same network output when its inputs are."""
+@pytest.mark.parametrize("reference_on", [True, False])
+def test_the_network_says_how_the_clean_latent_differs_from_the_reference(reference_on: bool):
+    """Whatever sigma, x - sigma v is the reference (nothing where it is off) plus the same network output."""
     model = random_model()
     with torch.no_grad():
         model.proj_out.weight.zero_()
         model.proj_out.bias.fill_(0.5)
         model.latent_std.fill_(2.0)
-        velocity = model(noisy(), SIGMA, random_conditions())
+        conditions = replace(random_conditions(), reference_on=torch.tensor([reference_on] * 2))
+        velocity = model(noisy(), SIGMA, conditions)
     clean = noisy() - SIGMA[:, None, None, None, None] * velocity
-    torch.testing.assert_close(clean, torch.ones_like(clean))
+    known = conditions.reference[:, :, None] if reference_on else torch.zeros(())
+    torch.testing.assert_close(clean, known + torch.ones_like(clean))
 
 
 def test_attention_begins_local_and_blind_to_time():

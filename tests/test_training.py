@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.tiny import CONFIG, write_encoded
+from tests.tiny import CONFIG, random_model, write_encoded
 
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
@@ -15,6 +15,8 @@ from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model
 from omnihuman.training.dataset import SampleSettings, StageBatches, active_conditions
 from omnihuman.training.module import StageModule, learning_rate_share
+from omnihuman.training.muon import Muon
+from omnihuman.training.optimizer import make_optimizer
 from omnihuman.training.run import StageRun, train_stage
 from omnihuman.training.sampling import SampleOrder, draw_weights
 
@@ -23,7 +25,7 @@ FIRST = StageRun("1_text_image", Stage(steps=4), TRAINING, CONFIG, Diffusion(), 
 
 
 def settings(activate: Activation) -> SampleSettings:
-    return SampleSettings("2_audio", Stage(activate=activate), 17, 0.5, 6, Diffusion())
+    return SampleSettings("2_audio", Stage(activate=activate), 17, 0.5, 0.4, 6, Diffusion())
 
 
 def test_both_shares_of_the_mix_are_met_at_once():
@@ -53,7 +55,14 @@ def test_activation_rates_and_principle_one():
         active_conditions(settings(Activation(0.9, 0.7, 0.5, 0.25)), i, has_audio=True, has_pose=True)
         for i in range(20_000)
     ]
-    for name, share in (("text", 0.9), ("reference", 0.7), ("audio", 0.5), ("pose", 0.25), ("motion", 0.5)):
+    for name, share in (
+        ("text", 0.9),
+        ("reference", 0.7),
+        ("audio", 0.5),
+        ("pose", 0.25),
+        ("motion", 0.5),
+        ("reference_pose", 0.4),
+    ):
         assert np.mean([getattr(d, name) for d in drawn]) == pytest.approx(share, abs=0.015)
     assert abs(np.corrcoef([d.audio for d in drawn], [d.pose for d in drawn])[0, 1]) < 0.03
     always = settings(Activation(1.0, 1.0, 1.0, 1.0))
@@ -101,10 +110,12 @@ def assert_equal_weights(one, two) -> None:
         torch.testing.assert_close(tensor, weights(two)[name], rtol=0, atol=0, msg=name)
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, optimizer):
+    first = replace(FIRST, training=replace(TRAINING, optimizer=optimizer))
     write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, False)])
     monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home-a"))
-    train_stage(FIRST, tmp_path / "encoded", tmp_path / "uninterrupted")
+    train_stage(first, tmp_path / "encoded", tmp_path / "uninterrupted")
 
     monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home-b"))
     finished_steps = []
@@ -118,13 +129,51 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StageModule, "training_step", dies_at_step_three)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train_stage(FIRST, tmp_path / "encoded", tmp_path / "resumed")
+        train_stage(first, tmp_path / "encoded", tmp_path / "resumed")
     assert not (tmp_path / "resumed" / "1_text_image").exists()
     monkeypatch.setattr(StageModule, "training_step", original)
-    train_stage(FIRST, tmp_path / "encoded", tmp_path / "resumed")
+    train_stage(first, tmp_path / "encoded", tmp_path / "resumed")
     assert_equal_weights(tmp_path / "uninterrupted" / "1_text_image", tmp_path / "resumed" / "1_text_image")
     curves = [(tmp_path / run / "1_text_image" / "loss.csv").read_text() for run in ("uninterrupted", "resumed")]
     assert curves[0] == curves[1] and len(curves[0].splitlines()) == 5
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
+def test_muon_steps_as_the_one_of_torch_does_but_for_its_rounding(shape: tuple[int, int]):
+    draw = torch.Generator().manual_seed(3)
+    start = [torch.randn(*shape, generator=draw) for _ in range(2)]
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.1}
+    optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for _ in range(3):
+        gradients = [torch.randn(*shape, generator=draw) for _ in range(2)]
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        assert (one - other).norm() < 0.03 * (other - before).norm(), "bfloat16 rounds to 3 digits"
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = random_model()
+    optimizer = make_optimizer(model, replace(TRAINING, optimizer="muon"), 1e-3)
+    matrices, *rest = (set(map(id, group["params"])) for group in optimizer.param_groups)
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in matrices}
+    assert "dual_blocks.0.qkv.to_q.weight" in names and "single_blocks.0.audio_attention.to_kv.weight" in names
+    assert all("blocks." in name and "modulation" not in name and name.endswith("weight") for name in names)
+    assert set.union(matrices, *rest) == set(map(id, model.parameters()))
+    assert sum(map(len, (matrices, *rest))) == len(list(model.parameters()))
+
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+    step = model.get_parameter("single_blocks.0.proj_mlp.weight").detach() - before["single_blocks.0.proj_mlp.weight"]
+    singular = torch.linalg.svdvals(step)
+    assert singular.max() / singular.min() < 3  # alike in all directions, unlike the gradient's own spread
 
 
 def test_stage_without_new_data_passes_weights_on_and_says_so(tmp_path, monkeypatch):

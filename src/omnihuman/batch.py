@@ -91,6 +91,7 @@ class Conditions:
     text_mask: Tensor  # bool [B, L], True at real tokens
     reference: Tensor  # [B, C, h, w], the reference picture as one latent frame
     reference_on: Tensor  # bool [B]
+    reference_keypoints: Tensor  # [B, K, 3], the pose in the reference picture; zeros where it is not known
     speech: Tensor  # [B, T, A, speech width], each latent frame's own window
     speech_mask: Tensor  # bool [B, T, A]
     audio_on: Tensor  # bool [B]

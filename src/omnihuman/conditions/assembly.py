@@ -18,6 +18,7 @@ class ActiveConditions:
     audio: bool
     pose: bool
     motion: bool
+    reference_pose: bool = True  # whether the pose in the reference picture is known to a sample with pose
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SegmentInputs:
 
     text: np.ndarray  # [L, text width]; the empty prompt's embedding where text is off
     reference: np.ndarray  # [C, h, w]
+    reference_keypoints: np.ndarray  # [K, 3]; zeros where not known
     speech: SpeechWindows
     keypoints: np.ndarray  # [F, K, 3]
     motion: np.ndarray  # [C, M, h, w]
@@ -35,11 +37,13 @@ def assemble(inputs: SegmentInputs, active: ActiveConditions, max_text_tokens: i
     """Conditions of one segment as a batch of one, text padded to `max_text_tokens`."""
     padded_text = np.zeros((max_text_tokens, inputs.text.shape[1]), np.float32)
     padded_text[: len(inputs.text)] = inputs.text
+    reference_keypoints = inputs.reference_keypoints * (active.reference and active.reference_pose)
     return Conditions(
         text=torch.from_numpy(padded_text)[None],
         text_mask=(torch.arange(max_text_tokens) < len(inputs.text))[None],
         reference=torch.from_numpy(inputs.reference.astype(np.float32))[None],
         reference_on=torch.tensor([active.reference]),
+        reference_keypoints=torch.from_numpy(reference_keypoints.astype(np.float32))[None],
         speech=torch.from_numpy(inputs.speech.features)[None],
         speech_mask=torch.from_numpy(inputs.speech.mask)[None],
         audio_on=torch.tensor([active.audio]),

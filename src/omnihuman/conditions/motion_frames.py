@@ -23,7 +23,12 @@ def put_back(latents: Tensor, motion: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[:, None, :, None, None], clean, latents)
 
 
-def motion_channels(latents: Tensor, mask: Tensor) -> Tensor:
-    """Condition latent and mask channel [B, C + 1, T, h, w]: zeros where a frame is not given."""
-    shown = mask[:, None, :, None, None].to(latents)
-    return torch.cat([latents * shown, shown.expand(-1, 1, -1, *latents.shape[3:])], dim=1)
+def condition_channels(latents: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
+    """Condition latent and mask channel [B, C + 1, T, h, w].
+
+    A given frame shows itself with mask 1; any other shows the reference picture [B, C, h, w] with mask 0, as the frame
+    from which it departs: zeros where there is no reference.
+    """
+    given = mask[:, None, :, None, None].to(latents)
+    shown = torch.where(given.bool(), latents, reference[:, :, None])
+    return torch.cat([shown, given.expand(-1, 1, -1, *latents.shape[3:])], dim=1)

@@ -12,13 +12,12 @@ def reference_positions(height: int, width: int, device: torch.device) -> Tensor
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
 
 
-def reference_channels(reference: Tensor, pose_channels: int) -> Tensor:
-    """The picture in the model's input layout [B, 2 C + 1 + P, 1, h, w].
+def reference_channels(reference: Tensor, pose: Tensor) -> Tensor:
+    """The picture with its own pose [B, P, 1, h, w] in the model's input layout [B, 2 C + 1 + 2 P, 1, h, w].
 
     It is given both as the latent itself and in the condition channels, with the mask at one: a clean frame looks alike
     whether it is the reference or a motion frame, and only its position tells them apart.
     """
     frame = reference[:, :, None]
     mask = torch.ones_like(frame[:, :1])
-    pose = frame.new_zeros(frame.shape[0], pose_channels, *frame.shape[2:])
-    return torch.cat([frame, frame, mask, pose], dim=1)
+    return torch.cat([frame, frame, mask, pose, pose], dim=1)

@@ -25,6 +25,7 @@ def window_inputs(clip: EncodedClip, window: int, reference: int, text: np.ndarr
     return SegmentInputs(
         text=text,
         reference=clip.references[reference],
+        reference_keypoints=clip.keypoints[clip.reference_frames[reference]],
         speech=speech_windows(clip.speech.astype(np.float32), start, num_latents),
         keypoints=clip.keypoints[start : start + num_frames(num_latents)],
         motion=latents[:, :NUM_MOTION_LATENTS],

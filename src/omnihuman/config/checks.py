@@ -11,7 +11,7 @@ from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.split import Split
-from omnihuman.config.schema.stage import Stage
+from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.errors import UserError
 
 LATENT_PIXELS = 8
@@ -26,6 +26,8 @@ _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "num_heads", "num_resamples", "max_text_tokens", "patch_size",
 )  # fmt: skip
+_OPTIMIZERS = ("adamw", "muon")
+_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 _SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
 
 
@@ -38,6 +40,7 @@ def check(params: Params) -> None:
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
         *_check_model(params.model),
+        *_check_training(params.training),
         *_check_parents(params.stages),
         *_check_activations(params.stages),
     ]
@@ -59,6 +62,8 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
                 yield f"{name} is {value}: set at least 1"
             if ".num_" in name and value < 0:
                 yield f"{name} is {value}: a number of things is not negative"
+            if ".margin_" in name and value < 0:
+                yield f"{name} is {value}: by how much a model may fall behind is not negative"
             if name.endswith("confidence") and not 0 < value < 1:
                 yield f"{name} is {value}: set it between 0 and 1, e.g. 0.95"
 
@@ -117,6 +122,12 @@ def _check_model(model: Model) -> Iterator[str]:
             f"model.rope_axes is {list(model.rope_axes)}: three even numbers that add up to"
             f" model.width / model.num_heads = {head}"
         )
+
+
+def _check_training(training: Training) -> Iterator[str]:
+    for key, known in (("optimizer", _OPTIMIZERS), ("precision", _PRECISIONS)):
+        if (value := getattr(training, key)) not in known:
+            yield f"training.{key}: unknown '{value}', expected one of {', '.join(known)}"
 
 
 def _check_parents(stages: dict[str, Stage]) -> Iterator[str]:

@@ -17,7 +17,7 @@ TEMPORAL_FACTOR = 4
 SPATIAL_FACTOR = 8
 
 # For each temporal frequency, how many diagonals of the spatial 8 x 8 frequencies are kept: (luma, chroma).
-_KEPT_DIAGONALS = ((7, 4), (5, 2), (4, 1), (3, 0))
+_KEPT_DIAGONALS = ((6, 4), (4, 1), (3, 0), (0, 0))
 
 
 class VideoCodec(Protocol):
@@ -47,10 +47,10 @@ class _Coefficient:
     def scale(self) -> float:
         """Standard deviation assumed for this coefficient: pictures fall off like one over the frequency."""
         if self.time == self.vertical == self.horizontal == 0:
-            return 8.0 if self.plane == 0 else 3.0
+            return math.sqrt(8.0 if self.plane == 0 else 3.0)
         spatial = math.hypot(self.vertical, self.horizontal)
         amplitude = 3.0 if self.plane == 0 else 1.0
-        return amplitude / (1.0 + spatial) / (1.0 + 2.0 * self.time)
+        return math.sqrt(amplitude / (1.0 + spatial) / (1.0 + 2.0 * self.time))
 
 
 def _kept_coefficients() -> list[_Coefficient]:

@@ -8,7 +8,7 @@ import numpy as np
 from omnihuman.config.schema.evaluate import Evaluate
 from omnihuman.evaluation.held_out import GeneratedClip
 from omnihuman.evaluation.mouth import MouthTrack, mouth_region, track_mouth
-from omnihuman.evaluation.pose_following import PoseError, pose_error
+from omnihuman.evaluation.pose_following import PoseError, PoseScene, pose_error
 from omnihuman.evaluation.regions import background_mask, masked_psnr
 from omnihuman.evaluation.sound_tracks import envelope, vowel_spread
 from omnihuman.evaluation.statistics import Estimate, bootstrap_mean, correlation, shuffled_null
@@ -39,7 +39,11 @@ class PoseFigures:
     to_driving: Estimate  # keypoint distance to the driving pose
     to_reference: Estimate  # keypoint distance to the reference's pose
     gain: Estimate  # the second minus the first, per clip; zero for a match at random
-    real: Estimate  # distance to the driving pose found in the real clip: the instrument's floor
+    null: Estimate  # the gain of videos that were driven by the pose of another moment
+    still: Estimate  # the gain of the reference picture standing still: a video that ignores the pose
+    real: Estimate  # the gain of the real clip, one frame late: what the instrument sees at best
+    over_null: Estimate  # gain minus null, per clip: above zero where the driving pose decides, and not noise
+    over_still: Estimate  # gain minus still, per clip: above zero where the driving pose is followed better
 
 
 def sound_figures(clips: Sequence[GeneratedClip], fps: float, config: Evaluate, seed: int) -> SoundFigures:
@@ -70,19 +74,33 @@ def sound_figures(clips: Sequence[GeneratedClip], fps: float, config: Evaluate, 
     )
 
 
-def pose_figures(clips: Sequence[GeneratedClip], config: Evaluate, seed: int) -> PoseFigures:
-    """Keypoint distances of pose-driven clips in which the pose moves."""
-    measured = [
-        (clip.item.identity, generated, real)
-        for clip in clips
-        if (generated := _pose_error(clip, clip.video)) and (real := _pose_error(clip, clip.real))
-    ]
-    people = [person for person, _, _ in measured]
-    to_driving = np.array([generated.to_driving for _, generated, _ in measured])
-    to_reference = np.array([generated.to_reference for _, generated, _ in measured])
-    real = np.array([real.to_driving for _, _, real in measured])
-    values = (to_driving, to_reference, to_reference - to_driving, real)
-    return PoseFigures(*(_estimate(value, people, config, seed) for value in values))
+def pose_figures(
+    clips: Sequence[GeneratedClip], by_another: Sequence[GeneratedClip], config: Evaluate, seed: int
+) -> PoseFigures:
+    """Keypoint distances of pose-driven clips in which the pose moves.
+
+    Args:
+        by_another: the same clips in the same order, driven by the pose of another moment.
+    """
+    pairs = zip(clips, by_another, strict=True)
+    measured = [(clip.item.identity, errors) for clip, other in pairs if (errors := _pose_errors(clip, other))]
+    people = [person for person, _ in measured]
+    own, other, still, real = zip(*[errors for _, errors in measured], strict=True) if measured else ((), (), (), ())
+
+    def gains(errors: Sequence[PoseError]) -> np.ndarray:
+        return np.array([error.gain for error in errors])
+
+    values = {
+        "to_driving": np.array([error.to_driving for error in own]),
+        "to_reference": np.array([error.to_reference for error in own]),
+        "gain": gains(own),
+        "null": gains(other),
+        "still": gains(still),
+        "real": gains(real),
+        "over_null": gains(own) - gains(other),
+        "over_still": gains(own) - gains(still),
+    }
+    return PoseFigures(**{name: _estimate(value, people, config, seed) for name, value in values.items()})
 
 
 def _estimate(values: np.ndarray, people: Sequence[str], config: Evaluate, seed: int) -> Estimate:
@@ -100,5 +118,10 @@ def _background(clip: GeneratedClip) -> float | None:
     return None if mask is None else masked_psnr(clip.video, clip.reference, mask)
 
 
-def _pose_error(clip: GeneratedClip, video: np.ndarray) -> PoseError | None:
-    return pose_error(video, clip.keypoints, clip.reference, clip.reference_keypoints)
+def _pose_errors(clip: GeneratedClip, other: GeneratedClip) -> tuple[PoseError, ...] | None:
+    """Of the generated clip, of the one driven by another pose, of a still picture, of the real clip a frame late."""
+    scene = PoseScene(clip.keypoints, clip.real, clip.reference_keypoints, clip.reference)
+    still = np.broadcast_to(clip.reference, clip.real.shape)
+    late = np.concatenate([clip.real[:1], clip.real[:-1]])
+    errors = [pose_error(video, scene) for video in (clip.video, other.video, still, late)]
+    return None if None in errors else tuple(error for error in errors if error)

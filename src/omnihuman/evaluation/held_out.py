@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import EncodedClip, load_clip
 from omnihuman.encoders.speech import SAMPLE_RATE
+from omnihuman.encoders.video_codec import num_frames
 from omnihuman.inference.segment import Generator
 
 
@@ -29,11 +30,22 @@ class HeldOut:
     clip: EncodedClip
     window: int
     reference: int
+    pose_start: int | None = None
+    """First frame of the pose that drives the video; None where sound alone does."""
 
     @property
     def start(self) -> int:
         """First frame of the window in its clip."""
         return int(self.clip.starts[self.window])
+
+    def by_own_pose(self) -> "HeldOut":
+        """The window driven by its own pose."""
+        return replace(self, pose_start=self.start)
+
+    def by_another_pose(self) -> "HeldOut":
+        """The window driven by what the same person does half a clip away."""
+        others = len(self.clip.keypoints) - num_frames(self.clip.latents.shape[2]) + 1
+        return replace(self, pose_start=(self.start + others // 2) % others)
 
 
 @dataclass(frozen=True)
@@ -74,14 +86,18 @@ def held_out_windows(encoded: Path, modality: str, count: int, seed: int) -> lis
 
 
 def generate(
-    generator: Generator, items: Sequence[HeldOut], *, pose: bool, batch_size: int, seed: int, label: str
+    generator: Generator, items: Sequence[HeldOut], *, batch_size: int, seed: int, label: str
 ) -> list[GeneratedClip]:
-    """Videos for all items in their order, in batches of one size; sound drives where it is fit for that."""
+    """Videos for all items in their order, in batches of one size; sound drives where it is fit for that.
+
+    Args:
+        label: for the progress bar; with the seed and the clip it also decides the noise.
+    """
     finished: dict[int, GeneratedClip] = {}
     with tqdm(total=len(items), desc=label, file=sys.stderr, mininterval=2.0) as bar:
         for positions in _batches_of_one_size(items, batch_size):
             batch = [items[position] for position in positions]
-            conditions = join_conditions([_conditions(item, pose, generator) for item in batch])
+            conditions = join_conditions([_conditions(item, generator) for item in batch])
             num_latents = batch[0].clip.latents.shape[2]
             latents = generator.segment(conditions, num_latents, [(seed, label, item.clip_id) for item in batch])
             for position, item, video in zip(positions, batch, _pixels(generator, latents), strict=True):
@@ -90,9 +106,13 @@ def generate(
     return [finished[position] for position in range(len(items))]
 
 
-def _conditions(item: HeldOut, pose: bool, generator: Generator) -> Conditions:
+def _conditions(item: HeldOut, generator: Generator) -> Conditions:
+    pose = item.pose_start is not None
     active = ActiveConditions(text=True, reference=True, audio=item.audio_eligible, pose=pose, motion=False)
     inputs = window_inputs(item.clip, item.window, item.reference, item.clip.text)
+    if item.pose_start is not None:
+        keypoints = item.clip.keypoints[item.pose_start : item.pose_start + len(inputs.keypoints)]
+        inputs = replace(inputs, keypoints=keypoints)
     return assemble(inputs, active, generator.encoders.max_text_tokens)
 
 

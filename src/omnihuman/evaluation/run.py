@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from omnihuman.config.schema.evaluate import Evaluate, Sampling
 from omnihuman.evaluation.figures import PoseFigures, SoundFigures, pose_figures, sound_figures
-from omnihuman.evaluation.held_out import GeneratedClip, generate, held_out_windows
+from omnihuman.evaluation.held_out import GeneratedClip, HeldOut, generate, held_out_windows
 from omnihuman.evaluation.pictures import contact_sheet, plot_following, side_by_side
 from omnihuman.inference.segment import Generator
 from omnihuman.model.checkpoint import load_model
@@ -29,10 +30,16 @@ def evaluate(
     network, description = load_model(model)
     generator = Generator(network, description.encoders, sampling)
     fps = description.encoders.fps
-    by_sound = _generate(generator, config, encoded, seed, pose=False)
-    by_pose = _generate(generator, config, encoded, seed, pose=True)
+
+    def generated(items: Sequence[HeldOut], label: str) -> list[GeneratedClip]:
+        return generate(generator, items, batch_size=config.batch_size, seed=seed, label=label)
+
+    posed = held_out_windows(encoded, "pose", config.num_pose_clips, seed)
+    by_sound = generated(held_out_windows(encoded, "audio", config.num_audio_clips, seed), "evaluate audio")
+    by_pose = generated([item.by_own_pose() for item in posed], "evaluate pose")
+    by_another = generated([item.by_another_pose() for item in posed], "evaluate pose")
     sound = sound_figures(by_sound, fps, config, seed)
-    pose = pose_figures(by_pose, config, seed)
+    pose = pose_figures(by_pose, by_another, config, seed)
     with publish_folder(pictures) as folder:
         for name, clips in (("sound", by_sound), ("pose", by_pose)):
             _show(clips, folder, name, fps)
@@ -40,13 +47,6 @@ def evaluate(
             plot_following(sound.opening, sound.width, folder / "following.png")
     with publish(metrics) as temporary:
         temporary.write_text(json.dumps(_flat(sound, pose, config, len(by_sound), len(by_pose)), indent=2) + "\n")
-
-
-def _generate(generator: Generator, config: Evaluate, encoded: Path, seed: int, *, pose: bool) -> list[GeneratedClip]:
-    modality, count = ("pose", config.num_pose_clips) if pose else ("audio", config.num_audio_clips)
-    items = held_out_windows(encoded, modality, count, seed)
-    label = f"evaluate {modality}"
-    return generate(generator, items, pose=pose, batch_size=config.batch_size, seed=seed, label=label)
 
 
 def _show(clips: list[GeneratedClip], folder: Path, name: str, fps: float) -> None:

@@ -20,6 +20,7 @@ class VideoInputs:
 
     num_frames: int
     reference: np.ndarray  # [C, h, w]
+    reference_keypoints: np.ndarray  # [K, 3]; zeros where the pose in the picture is not known
     text: np.ndarray  # [L, text width]
     speech: np.ndarray  # [F, speech width]; without meaning where audio is off
     audio: bool
@@ -71,6 +72,7 @@ def _segment_inputs(inputs: VideoInputs, start: int, segment_frames: int, motion
     return SegmentInputs(
         text=inputs.text,
         reference=inputs.reference,
+        reference_keypoints=inputs.reference_keypoints,
         speech=speech_windows(inputs.speech, start, num_latents),
         keypoints=keypoints[frames],
         motion=nothing if motion is None else motion.numpy(),

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from omnihuman.batch import Sound
+from omnihuman.batch import KEYPOINTS, Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.data.sidecar import read_keypoints
@@ -17,15 +17,19 @@ from omnihuman.encoders.sizes import encoded_size
 from omnihuman.encoders.speech import SAMPLE_RATE, speech_encoder
 from omnihuman.errors import UserError
 from omnihuman.inference.long_video import VideoInputs, generate_video, num_segments
+from omnihuman.inference.provenance import ModelIdentity, Parameters, Provenance, record
 from omnihuman.inference.segment import Generator
 from omnihuman.media.picture import read_picture, resize_picture
 from omnihuman.media.sound import read_sound
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.media.write import write_video
-from omnihuman.model.checkpoint import ModelDescription, load_model
+from omnihuman.model.checkpoint import load_model
+from omnihuman.storage.files import file_sha256
 
 log = logging.getLogger(__name__)
+WEIGHTS = "model.safetensors"
 _READING = Limits(deadline_seconds=60.0, memory_megabytes=4096)
+_speech_encoder = cache(speech_encoder)  # one with weights is loaded once for many videos
 _MAX_SECONDS = 3600.0
 
 
@@ -38,8 +42,41 @@ class RenderRequest:
     audio: Path | None = None
     pose: Path | None = None
     """NAME.keypoints.npz with `points` [F, K, 3] and `seconds` [F]."""
+    image_pose: Path | None = None
+    """A track whose first moment is the pose in the picture; helps to follow `pose`."""
     text: str = ""
     seed: int = 0
+
+    def inputs(self) -> dict[str, Path]:
+        """The files by their roles."""
+        given = {"image": self.image, "audio": self.audio, "pose": self.pose, "image_pose": self.image_pose}
+        return {role: path for role, path in given.items() if path is not None}
+
+    def check(self) -> None:
+        """Finds what is wrong without a look into the files.
+
+        Raises:
+            UserError: nothing drives the video, the output is no .mp4, or a file is missing.
+        """
+        if self.audio is None and self.pose is None:
+            raise UserError("nothing drives the video: give --audio, --pose or both")
+        if self.image_pose is not None and self.pose is None:
+            raise UserError("--image-pose says where the person stands before following --pose: give --pose too")
+        if self.output.suffix.lower() != ".mp4":
+            remedy = f"only .mp4 can be written, name it {self.output.with_suffix('.mp4')}"
+            raise UserError(f"--output {self.output}: {remedy}")
+        for role, path in self.inputs().items():
+            if not path.is_file():
+                raise UserError(f"{role} {path}: no such file")
+
+
+@dataclass(frozen=True)
+class LoadedGenerator(Generator):
+    """A generator that knows which weights it holds and what they were trained on."""
+
+    modalities: tuple[str, ...]
+    sha256: str
+    """Of the file of weights."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +88,22 @@ class RenderedVideo:
     fps: float
     width: int
     height: int
+    sound_seconds: float  # 0 without sound
+
+
+def load_generator(folder: Path, sampling: Sampling) -> LoadedGenerator:
+    """Loads a trained model once, for any number of renderings.
+
+    Raises:
+        UserError: the folder holds no model, or one that does not fit its description.
+    """
+    network, description = load_model(folder)
+    sha256 = file_sha256(folder / WEIGHTS)
+    return LoadedGenerator(network, description.encoders, sampling, description.modalities, sha256)
 
 
 def render(
-    request: RenderRequest, model: Path, sampling: Sampling, config: Render, progress: Callable[[int, int], None]
+    request: RenderRequest, generator: LoadedGenerator, config: Render, progress: Callable[[int, int], None]
 ) -> RenderedVideo:
     """Renders one video as long as its sound (within a frame), or as its pose where there is no sound.
 
@@ -62,23 +111,15 @@ def render(
     (OmniHuman-1, sec. 3.4).
 
     Args:
-        model: folder of a trained model.
         progress: called with finished and all segments.
 
     Raises:
         UserError: an input is missing, unreadable or empty.
     """
-    if request.audio is None and request.pose is None:
-        raise UserError("nothing drives the video: give --audio, --pose or both")
-    if request.output.suffix.lower() != ".mp4":
-        raise UserError(
-            f"--output {request.output}: only .mp4 can be written, name it {request.output.with_suffix('.mp4')}"
-        )
+    request.check()
     picture = read_picture(request.image)
     sound = _read_sound(request.audio) if request.audio else None
-    network, description = load_model(model)
-    _warn_of_untrained(request, description)
-    generator = Generator(network, description.encoders, sampling)
+    _warn_of_untrained(request, generator.modalities)
     size = encoded_size(picture.shape[1], picture.shape[0], _sizes(generator))
     inputs = _video_inputs(request, generator, resize_picture(picture, *size), sound)
     frames = _enlarged_frames(
@@ -86,13 +127,29 @@ def render(
     )
     write_video(request.output, frames, generator.encoders.fps, sound, crf=config.crf)
     return RenderedVideo(
-        request.output, inputs.num_frames, generator.encoders.fps, size[0] * config.upscale, size[1] * config.upscale
+        path=request.output,
+        num_frames=inputs.num_frames,
+        fps=generator.encoders.fps,
+        width=size[0] * config.upscale,
+        height=size[1] * config.upscale,
+        sound_seconds=len(sound.samples) / sound.sample_rate if sound else 0.0,
     )
 
 
-def _warn_of_untrained(request: RenderRequest, description: ModelDescription) -> None:
+def record_rendered(request: RenderRequest, generator: LoadedGenerator, config: Render) -> Provenance:
+    """Writes the sidecar of a video that `render` has made with a model from a folder."""
+    model = ModelIdentity("", None, generator.sha256)
+    return record(request.output, model, request.inputs(), parameters(request, generator.sampling, config))
+
+
+def parameters(request: RenderRequest, sampling: Sampling, config: Render) -> Parameters:
+    """All that decides on the video beside the model and the input files."""
+    return {"text": request.text, "seed": request.seed, **asdict(sampling), **asdict(config)}
+
+
+def _warn_of_untrained(request: RenderRequest, modalities: tuple[str, ...]) -> None:
     for given, modality in ((request.audio, "audio"), (request.pose, "pose")):
-        if given and modality not in description.modalities:
+        if given and modality not in modalities:
             log.warning("the model was never trained on %s: %s will not steer the video", modality, given)
 
 
@@ -105,8 +162,6 @@ def _sizes(generator: Generator) -> Encode:
 
 def _read_sound(path: Path) -> Sound:
     """The sound at the speech encoder's rate, decoded in a worker that can be killed."""
-    if not path.is_file():
-        raise UserError(f"sound {path}: no such file")
     (outcome,) = run_guarded(partial(read_sound, sample_rate=SAMPLE_RATE), [path], _READING, "")
     if outcome.status != "ok":
         raise UserError(f"sound {path}: cannot be read ({outcome.error}); give WAV, MP3, FLAC, M4A, OGG or a video")
@@ -119,8 +174,6 @@ def _read_sound(path: Path) -> Sound:
 
 def _read_pose(path: Path, fps: float, num_frames: int | None) -> np.ndarray:
     """Keypoints [F, K, 3] at model time from second 0, by the nearest declared moment, `num_frames` if given."""
-    if not path.is_file():
-        raise UserError(f"pose {path}: no such file")
     try:
         declared = read_keypoints(path)
     except ValueError as error:
@@ -141,18 +194,21 @@ def _video_inputs(
     encoders = generator.encoders
     num_frames = max(1, round(len(sound.samples) / SAMPLE_RATE * encoders.fps)) if sound else None
     pose = _read_pose(request.pose, encoders.fps, num_frames) if request.pose else None
+    reference_keypoints = np.zeros((len(KEYPOINTS), 3), np.float32)
+    if request.image_pose:
+        reference_keypoints = _read_pose(request.image_pose, encoders.fps, 1)[0]
     if num_frames is None:
         num_frames = len(pose) if pose is not None else 0
     speech = np.zeros((num_frames, encoders.speech_width), np.float32)
     if sound:
-        speech = speech_encoder(encoders.speech_encoder, encoders.speech_weights).encode(
-            sound, num_frames, encoders.fps
-        )
+        encoder = _speech_encoder(encoders.speech_encoder, encoders.speech_weights)
+        speech = encoder.encode(sound, num_frames, encoders.fps)
     pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
     reference = generator.codec().encode(pixels[None, :, None])[0, :, 0]
     return VideoInputs(
         num_frames=num_frames,
         reference=reference.numpy(),
+        reference_keypoints=reference_keypoints,
         text=generator.text_encoder().encode(request.text),
         speech=speech,
         audio=sound is not None,

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from omnihuman.batch import Conditions, Widths
 from omnihuman.conditions.audio import AudioCondition
-from omnihuman.conditions.motion_frames import motion_channels, motion_mask, put_back
+from omnihuman.conditions.motion_frames import condition_channels, motion_mask, put_back
 from omnihuman.conditions.pose import PoseCondition
 from omnihuman.conditions.reference import reference_channels, reference_positions
 from omnihuman.conditions.text import TextCondition
@@ -39,8 +39,8 @@ class SigmaEmbedding(nn.Module):
 class OmniHumanTransformer(nn.Module):
     """Predicts the velocity v = eps - x0 of noisy latents under any subset of conditions (OmniHuman-1, sec. 3).
 
-    The network itself says the clean latent, because noise of many channels does not pass through a narrow model; the
-    velocity is (x - x0) / sigma.
+    The network itself says how the clean latent differs from the reference picture (from nothing, where there is none),
+    because neither noise nor content of many channels passes through a narrow model; the velocity is (x - x0) / sigma.
     """
 
     def __init__(self, config: Model, widths: Widths) -> None:
@@ -48,11 +48,13 @@ class OmniHumanTransformer(nn.Module):
         self.config, self.widths = config, widths
         width = config.width
         shape = (width, config.num_heads, config.mlp_ratio, config.audio_width)
-        channels = 2 * widths.latent_channels + 1 + config.pose_channels
+        channels = 2 * widths.latent_channels + 1 + 2 * config.pose_channels
         patch = (1, config.patch_size, config.patch_size)
         self.latent_std = nn.Buffer(torch.ones(widths.latent_channels))
         """Standard deviation of the data per latent channel, measured once, before the first stage."""
         self.x_embedder = nn.Conv3d(channels, width, kernel_size=patch, stride=patch)
+        # A pose says nothing until it has been trained, so that the stage before is not disturbed.
+        nn.init.zeros_(self.x_embedder.weight[:, -2 * config.pose_channels :])
         self.sigma_embedding = SigmaEmbedding(width)
         self.text_condition = TextCondition(widths.text_width, width)
         self.audio_condition = AudioCondition(widths.speech_width, config.audio_width)
@@ -84,27 +86,28 @@ class OmniHumanTransformer(nn.Module):
         level = sigma[:, None, None, None, None]
         unit = torch.rsqrt(((1 - level) * std) ** 2 + level**2)
         latents = put_back(unit * noisy, conditions.motion / std, given)
-        x, num_reference = self._embed(latents, given, conditions)
+        reference = conditions.reference_on[:, None, None, None] * conditions.reference / self.latent_std[:, None, None]
+        x, num_reference = self._embed(latents, given, reference, conditions)
         y = self.text_condition(conditions.text)
         inputs = self._block_inputs(x, latents, sigma, given, num_reference, conditions)
         for block in [*self.dual_blocks, *self.single_blocks]:
             x, y = block(x, y, inputs)
         scale, shift = self.norm_out(functional.silu(inputs.noisy))[:, None].chunk(2, dim=-1)
         output = self._unpatchify(self.proj_out(modulate(x[:, num_reference:], shift, scale)), latents.shape)
-        return self._velocity(noisy, sigma, std * output)
+        return self._velocity(noisy, sigma, std * (reference[:, :, None] + output))
 
-    def _embed(self, latents: Tensor, given: Tensor, conditions: Conditions) -> tuple[Tensor, int]:
+    def _embed(self, latents: Tensor, given: Tensor, reference: Tensor, conditions: Conditions) -> tuple[Tensor, int]:
         """Reference and video tokens [B, N, D], and how many of them are the reference's."""
         height, width = latents.shape[3:]
         pose = self.pose_condition(conditions.keypoints, conditions.pose_on, height, width)
-        video = self.x_embedder(torch.cat([latents, motion_channels(latents, given), pose], dim=1))
+        left = self.pose_condition(conditions.reference_keypoints[:, None], conditions.pose_on, height, width)
+        shown = condition_channels(latents, given, reference)
+        video = self.x_embedder(torch.cat([latents, shown, pose, left.expand_as(pose)], dim=1))
         tokens = video.flatten(2).transpose(1, 2)
         if not conditions.reference_on.any():
             return tokens, 0
-        reference = self.x_embedder(
-            reference_channels(conditions.reference / self.latent_std[:, None, None], self.config.pose_channels)
-        )
-        reference_tokens = reference.flatten(2).transpose(1, 2)
+        reference_tokens = self.x_embedder(reference_channels(reference, left))
+        reference_tokens = reference_tokens.flatten(2).transpose(1, 2)
         return torch.cat([reference_tokens, tokens], dim=1), reference_tokens.shape[1]
 
     def _block_inputs(

@@ -3,20 +3,30 @@
 import json
 from pathlib import Path
 
+from omnihuman.pipeline.release import Release
+from omnihuman.pipeline.services import running
+from omnihuman.tracking.server import tracking_uri
 
-def summary(reports: Path, models: Path, rendered: Path | None) -> str:
-    """Lines of text: the funnel, what each stage did, the figures good or bad with their intervals, where to look."""
+
+def summary(reports: Path, models: Path, rendered: Path | None, release: Release) -> str:
+    """Lines of text: the funnel, what each stage did, the figures good or bad with their intervals, what the registry
+    made of it, where to look.
+    """
     funnel = json.loads((reports / "funnel.json").read_text())
     figures = json.loads((reports / "evaluation.json").read_text())
     lines = ["", "Clips", *_funnel(funnel), "", "Stages"]
     lines += [_stage(json.loads(path.read_text())) for path in sorted(models.glob("[!.]*/model.json"))]
     lines += ["", f"Held-out people and sounds (mean, {figures['confidence']:.0%} interval)", *_figures(figures)]
+    lines += ["", "Registry", *_release(release)]
     lines += ["", "Where to look"]
     places = [
         ("why each clip may or may not train", reports / "funnel.html"),
         ("real and generated, side by side", reports / "evaluation"),
         ("all figures", reports / "evaluation.json"),
         ("a rendered video", rendered or Path("none: no held-out clip has sound")),
+        ("what the video was made from", f"omnihuman lineage {rendered}" if rendered else "-"),
+        ("runs and their curves (MLflow)", _mlflow()),
+        ("flow runs (Prefect)", _prefect()),
     ]
     return "\n".join(lines + [f"  {what:<38} {where}" for what, where in places])
 
@@ -34,6 +44,22 @@ def _stage(description: dict) -> str:
     return f"  {description['stage']:<38} {done}; training clips: {clips}"
 
 
+def _release(release: Release) -> list[str]:
+    name = f"version {release.candidate.version}" if release.candidate else "no version"
+    first, *rest = release.said.splitlines()
+    return [f"  {name:<38} {first}", *(f"      {line}" for line in rest)]
+
+
+def _mlflow() -> str:
+    uri = tracking_uri()
+    return uri if uri.startswith("http") else f"mlflow server --workers 1 --backend-store-uri {uri}"
+
+
+def _prefect() -> str:
+    ports = running()
+    return f"http://127.0.0.1:{ports.prefect}" if ports else "omnihuman up"
+
+
 def _figures(figures: dict) -> list[str]:
     rows = []
     for name, follows in (("opening", "loudness"), ("width", "vowel")):
@@ -49,8 +75,12 @@ def _figures(figures: dict) -> list[str]:
         _row("background against the reference, dB", figures["background_psnr_db"]),
         _row("keypoints to driving pose, % of height", pose["to_driving"], 100),
         _row("    to the reference's pose", pose["to_reference"], 100),
-        _row("    how much nearer to the driving pose", pose["gain"], 100),
-        _row("    to driving pose in the real clips", pose["real"], 100),
+        _row("how much nearer to the driving pose", pose["gain"], 100),
+        _row("    driven by the pose of another moment", pose["null"], 100),
+        _row("    by a still reference picture", pose["still"], 100),
+        _row("    by the real clips, a frame late", pose["real"], 100),
+        _row("more than by another moment's pose", pose["over_null"], 100),
+        _row("more than by a still picture", pose["over_still"], 100),
     ]
 
 

@@ -28,6 +28,7 @@ class SampleSettings:
     stage: Stage
     seed: int
     motion_frames_share: float
+    reference_pose_share: float
     max_text_tokens: int
     diffusion: Diffusion
 
@@ -42,6 +43,7 @@ def active_conditions(settings: SampleSettings, index: int, *, has_audio: bool, 
         audio=has_audio and uniform(*key, "audio") < activate.audio,
         pose=has_pose and uniform(*key, "pose") < activate.pose,
         motion=uniform(*key, "motion") < settings.motion_frames_share,
+        reference_pose=uniform(*key, "reference_pose") < settings.reference_pose_share,
     )
 
 

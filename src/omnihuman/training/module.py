@@ -14,6 +14,7 @@ from omnihuman.config.schema.stage import Training
 from omnihuman.diffusion.loss import change_weight, flow_matching_loss, sigma_weight
 from omnihuman.diffusion.path import noisy_latents, velocity
 from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.training.optimizer import make_optimizer
 
 
 def batch_loss(model: OmniHumanTransformer, batch: TrainingBatch, config: Diffusion) -> Tensor:
@@ -57,15 +58,14 @@ class StageModule(pl.LightningModule):
         self.log("loss", sum(recent) / len(recent), batch_size=len(batch.sigma))
         return loss
 
+    def metrics(self, step: int) -> dict[str, float]:
+        """Loss and learning rate of a finished step, which count from 1."""
+        share = learning_rate_share(step - 1, self._num_steps, self._config.warmup_steps)
+        return {"loss": self.losses[step - 1], "learning_rate": self._learning_rate * share}
+
     def configure_optimizers(self) -> Any:
-        """AdamW; matrices decay, vectors do not."""
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self._config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self._learning_rate, betas=(0.9, 0.99))
+        """See `optimizer.make_optimizer`."""
+        optimizer = make_optimizer(self.model, self._config, self._learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_share(step, self._num_steps, self._config.warmup_steps)
         )

@@ -1,13 +1,19 @@
-"""Progress of a stage: a bar on a terminal, lines elsewhere."""
+"""Progress of a stage: a bar on a terminal, lines elsewhere, and its curves to whoever keeps them."""
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 from tqdm import tqdm
 
+from omnihuman.training.module import StageModule
+
 _LINE_SECONDS = 20.0
+
+Report = Callable[[int, dict[str, float]], None]
+"""Takes the number of a finished step, from 1 on, and its metrics by name."""
 
 
 class ProgressLines(pl.Callback):
@@ -47,3 +53,21 @@ class ProgressLines(pl.Callback):
         """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+class CurveReport(pl.Callback):
+    """Hands on loss and learning rate of every step; a resumed run hands on again what its checkpoint holds."""
+
+    def __init__(self, module: StageModule, report: Report) -> None:
+        self._module, self._report = module, report
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was not handed on when the run was killed would else be missing."""
+        for step in range(1, trainer.global_step + 1):
+            self._report(step, self._module.metrics(step))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step that has just ended."""
+        self._report(trainer.global_step, self._module.metrics(trainer.global_step))

@@ -3,6 +3,7 @@
 import csv
 import logging
 import shutil
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,13 +27,14 @@ from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, work_folder
 from omnihuman.training.dataset import SampleSettings, StageBatches
 from omnihuman.training.module import StageModule
-from omnihuman.training.progress import ProgressLines
+from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.sampling import SampleOrder
 
 log = logging.getLogger(__name__)
 # Its announcements of absent devices and of other products would bury our own lines.
 for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is where we resume from
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,18 @@ class StageRun:
     seed: int
 
 
-def train_stage(run: StageRun, encoded: Path, models: Path) -> None:
+def train_stage(
+    run: StageRun, encoded: Path, models: Path, work: Path | None = None, report: Report | None = None
+) -> None:
     """Trains `run.name` from `encoded` and its parent under `models`, and publishes the folder `models`/name.
 
-    A killed call goes on from its last checkpoint, which lies in the work folder of its content. A stage that
-    introduces modalities for which no clip is eligible passes its parent's weights on and says so in its description.
+    A killed call goes on from its last checkpoint. A stage that introduces modalities for which no clip is eligible
+    passes its parent's weights on and says so in its description.
+
+    Args:
+        work: where the checkpoints lie, for a caller who removes it when the result is safe; by default the work
+            folder of `stage_key`, removed at the end.
+        report: takes loss and learning rate of every step, after a resume also those from before.
 
     Raises:
         UserError: there is no training clip at all, or the parent is missing or of another shape.
@@ -61,25 +70,46 @@ def train_stage(run: StageRun, encoded: Path, models: Path) -> None:
     model, known = _initial_model(run, samples, encoded, encoders, models)
     note = _why_pass_on(run, samples)
     losses: list[float] = []
-    work = work_folder(_key(run, encoded, models))
+    folder_of_checkpoints = work or work_folder(stage_key(run, encoded, models))
     if note:
         log.warning("%s: %s", run.name, note)
     else:
-        losses = _fit(run, model, samples, encoded, encoders, work)
+        losses = _fit(run, model, samples, encoded, encoders, folder_of_checkpoints, report)
     description = ModelDescription(
         stage=run.name,
         parent=run.stage.parent or "",
         note=note,
         num_steps=len(losses),
         modalities=known if note else (*known, *run.stage.introduces),
-        num_clips={m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)},
+        num_clips=_num_clips(samples),
         model=run.model,
         encoders=encoders,
     )
     with publish_folder(models / run.name) as folder:
         save_model(folder, model, description)
         _save_losses(folder / "loss.csv", losses)
-    shutil.rmtree(work)
+    if work is None:
+        shutil.rmtree(folder_of_checkpoints)
+
+
+def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
+    """Hash of everything that decides the weights: equal keys resume from one another, and nothing else does."""
+    parent = models / run.stage.parent / "model.safetensors" if run.stage.parent else None
+    return content_key(
+        run=asdict(run),
+        code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", "keyed_random.py"),
+        shards=[file_sha256(path) for path in sorted(encoded.glob("*"))],
+        parent=file_sha256(parent) if parent and parent.is_file() else "",
+    )
+
+
+def training_clips(encoded: Path) -> dict[str, int]:
+    """Number of training clips eligible for each modality.
+
+    Raises:
+        UserError: there is none at all.
+    """
+    return _num_clips(_training_samples(encoded))
 
 
 def _training_samples(encoded: Path) -> pd.DataFrame:
@@ -108,6 +138,10 @@ def _initial_model(
     return model.train(), parent.modalities
 
 
+def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
+    return {m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)}
+
+
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
     """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
     chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
@@ -127,13 +161,25 @@ def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:
 
 
 def _fit(
-    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, encoded: Path, encoders: Encoders, work: Path
+    run: StageRun,
+    model: OmniHumanTransformer,
+    samples: pd.DataFrame,
+    encoded: Path,
+    encoders: Encoders,
+    work: Path,
+    report: Report | None,
 ) -> list[float]:
     """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
     order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
     text_encoder = TEXT_ENCODERS[encoders.text_encoder](encoders.max_text_tokens)
     settings = SampleSettings(
-        run.name, run.stage, run.seed, run.training.motion_frames_share, encoders.max_text_tokens, run.diffusion
+        run.name,
+        run.stage,
+        run.seed,
+        run.training.motion_frames_share,
+        run.training.reference_pose_share,
+        encoders.max_text_tokens,
+        run.diffusion,
     )
     batches = StageBatches(samples, encoded, order, settings, text_encoder.encode(""))
     module = StageModule(model, run.training, run.diffusion, run.stage.learning_rate, run.stage.steps)
@@ -151,6 +197,7 @@ def _fit(
         callbacks=[
             ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps),
             ProgressLines(run.name, run.stage.steps, run.training.log_every_steps),
+            *([CurveReport(module, report)] if report else []),
         ],
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -159,16 +206,6 @@ def _fit(
     loader = DataLoader(batches, batch_size=None)
     trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     return module.losses
-
-
-def _key(run: StageRun, encoded: Path, models: Path) -> str:
-    parent = models / run.stage.parent / "model.safetensors" if run.stage.parent else None
-    return content_key(
-        run=asdict(run),
-        code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", "keyed_random.py"),
-        shards=[file_sha256(path) for path in sorted(encoded.iterdir())],
-        parent=file_sha256(parent) if parent else "",
-    )
 
 
 def _save_losses(path: Path, losses: list[float]) -> None:

@@ -8,6 +8,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.evaluate import Evaluate, Render, Sampling
 from omnihuman.config.schema.model import Model
+from omnihuman.config.schema.registry import Gate
 from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.split import Split
 from omnihuman.config.schema.stage import Stage, Training
@@ -32,3 +33,4 @@ class Params:
     sampling: Sampling = field(default_factory=Sampling)
     evaluate: Evaluate = field(default_factory=Evaluate)
     render: Render = field(default_factory=Render)
+    gate: Gate = field(default_factory=Gate)

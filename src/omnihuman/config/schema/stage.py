@@ -42,6 +42,10 @@ class Training:
     global_batch_size: int = 8
     motion_frames_share: float = 0.5
     """Share of samples whose first two latents are given clean, as motion frames."""
+    reference_pose_share: float = 0.9
+    """Share of the samples with pose to which the pose in the reference picture is known."""
+    optimizer: str = "adamw"
+    """`adamw`, or `muon`, which learns more per step where steps are few."""
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     warmup_steps: int = 20

@@ -16,7 +16,7 @@ from omnihuman.data.synthetic.plan import ClipPlan, Scene
 from omnihuman.data.synthetic.scene import apply_style, draw_background, light_map
 from omnihuman.data.synthetic.voice import CONTROL_RATE, SAMPLE_RATE, Speech, draw_voice, play_music, smoothed, speak
 
-VIEW_HEIGHTS = {"face": 1.68, "half body": 2.75, "full body": 4.5}
+VIEW_HEIGHTS = {"face": 1.4, "half body": 2.6, "full body": 4.5}
 """Height of the picture in head heights."""
 VIEW_TOPS = {"face": -0.73, "half body": -0.82, "full body": -0.86}
 WRIST_HEIGHTS = {"face": (0.78, 0.72), "half body": (1.5, 0.78), "full body": (1.72, 0.7)}
@@ -24,7 +24,7 @@ WRIST_HEIGHTS = {"face": (0.78, 0.72), "half body": (1.5, 0.78), "full body": (1
 SWAY = {"face": 0.015, "half body": 0.03, "full body": 0.06}
 MAX_OPENING = 0.28
 """Of the mouth, as share of the face's height."""
-NEUTRAL_WIDTH, WIDTH_SWING = 0.35, 0.13
+NEUTRAL_WIDTH, WIDTH_SWING = 0.35, 0.16
 """Of the mouth, as shares of the face's width."""
 QUIET = 0.06
 """Energy below which the mouth is shut."""

@@ -1,0 +1,44 @@
+"""The command line: only wiring. Everything heavy is imported inside the verb that needs it."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from omnihuman.cli import ablate, batch, chain, config, data, model, registry, services
+from omnihuman.cli.parsing import adder, group
+from omnihuman.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code: 0 good, 1 our defect, 2 the user's mistake, 3 partly done."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("omnihuman").setLevel(logging.INFO)
+    try:
+        return args.verb(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="omnihuman",
+        description="Train, compare, release and run your own OmniHuman.",
+        epilog="Exit codes: 0 all good; 1 a defect of ours; 2 your input or configuration is wrong; 3 partly done.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    config.add_verbs(group(verbs, "config", "compose and show params.yaml"))
+    data.add_verbs(group(verbs, "data", "the steps from raw videos to encoded clips"))
+    model.add_verbs(adder(verbs))
+    chain.add_verbs(adder(verbs))
+    ablate.add_verbs(group(verbs, "ablate", "compare settings: arms that train only where they differ"))
+    registry.add_verbs(group(verbs, "registry", "versions of the model: register, promote, roll back, list"))
+    registry.add_lineage(adder(verbs))
+    batch.add_verbs(group(verbs, "batch", "render many jobs with one pinned version of the model"))
+    services.add_verbs(adder(verbs))
+    return parser

@@ -1,0 +1,15 @@
+"""Where the steps keep what they make, from the root of a checkout."""
+
+from pathlib import Path
+
+SOURCES = Path("data/sources")
+TRUTH = Path("data/truth")
+CLIPS = Path("data/clips.parquet")
+SCORES = Path("data/scores.parquet")
+DECISIONS = Path("data/decisions.parquet")
+ENCODED = Path("data/encoded")
+MODELS = Path("models")
+FUNNEL_PAGE = Path("reports/funnel.html")
+FUNNEL_METRICS = Path("reports/funnel.json")
+FIGURES = Path("reports/evaluation.json")
+PICTURES = Path("reports/evaluation")

@@ -1,0 +1,222 @@
+"""Jobs as JSON Lines: every line is parsed, typed and checked before anything runs."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omnihuman.config.checks import check
+from omnihuman.config.schema.evaluate import Render, Sampling
+from omnihuman.config.schema.root import Params
+from omnihuman.config.strict import unknown_key
+from omnihuman.errors import UserError
+
+ROLES = ("image", "audio", "pose", "image_pose")
+FIELDS: dict[str, type] = {
+    "image": str, "audio": str, "pose": str, "image_pose": str, "text": str, "seed": int, "output": str,
+    "parameters": dict,
+}  # fmt: skip
+PARAMETERS: dict[str, type] = {**get_type_hints(Sampling), **get_type_hints(Render)}
+"""What a job may set instead of the value in params.yaml."""
+_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
+_MAX_ERRORS = 100
+_MAX_NAME_BYTES = 200  # leaves room for the suffixes of the sidecar and of temporary files
+_MAX_CRF = 51
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checked line."""
+
+    line: int  # from 1
+    files: dict[str, Path]
+    """Absolute, by role."""
+    text: str
+    seed: int
+    output: str | None
+    """Path below the output folder; None where the line names none."""
+    sampling: Sampling
+    render: Render
+
+    def parameters(self) -> dict[str, str | int | float]:
+        """All that decides on the video beside the model and the input files."""
+        return {"text": self.text, "seed": self.seed, **asdict(self.sampling), **asdict(self.render)}
+
+
+def read_jobs(path: Path, output: Path, params: Params) -> list[Job]:
+    """Reads a file of jobs, one JSON object a line; blank lines do not count.
+
+    Args:
+        output: folder into which the videos go; it need not exist.
+        params: sampling and rendering of jobs that set no parameters.
+
+    Raises:
+        UserError: everything that is wrong in the file, each with its line and field.
+    """
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise UserError(f"jobs {path}: {error.strerror}; give a file with one JSON object a line") from error
+    jobs, errors = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        reader = _LineReader(number, path.absolute().parent, output.absolute(), params)
+        job = reader.read(line)
+        errors += reader.errors
+        if job is not None:
+            jobs.append(job)
+    errors += _clashes(jobs)
+    if errors:
+        raise UserError(_joined(path, errors))
+    if not jobs:
+        raise UserError(
+            f"jobs {path}: holds no jobs; write one JSON object a line, such as" + ' {"image": "a.png", ...}'
+        )
+    return jobs
+
+
+def _joined(path: Path, errors: list[str]) -> str:
+    count = f"{len(errors)} mistakes" if len(errors) > 1 else "one mistake"
+    left = [f"and {len(errors) - _MAX_ERRORS} more"] if len(errors) > _MAX_ERRORS else []
+    return "\n  ".join([f"jobs {path}: {count}, nothing was rendered", *errors[:_MAX_ERRORS], *left])
+
+
+class _LineReader:
+    """Reads one line and collects what is wrong in it."""
+
+    def __init__(self, number: int, inputs: Path, output: Path, params: Params) -> None:
+        self.number, self.inputs, self.output, self.params = number, inputs, output, params
+        self.errors: list[str] = []
+
+    def read(self, line: bytes) -> Job | None:
+        """The job, or None where something is wrong with it."""
+        told = self._parse(line)
+        if told is None:
+            return None
+        told = {key: value for key, value in told.items() if value is not None}
+        values = self._typed(told, FIELDS, "")
+        if "image" not in told:
+            self._blame("image", "is missing; it names the picture of the person")
+        if "audio" not in told and "pose" not in told:
+            self._blame("audio", "is missing, and so is pose; one of them drives the video")
+        if "image_pose" in told and "pose" not in told:
+            self._blame("image_pose", "acts with pose only, and pose is missing")
+        files = {role: self._file(role, values[role]) for role in ROLES if role in values}
+        name = self._output(values["output"]) if "output" in values else None
+        sampling, render = self._parameters(values.get("parameters", {}))
+        if self.errors:
+            return None
+        return Job(self.number, files, values.get("text", ""), values.get("seed", 0), name, sampling, render)
+
+    def _blame(self, field: str, what: str) -> None:
+        self.errors.append(f"line {self.number}, {field}: {what}")
+
+    def _parse(self, line: bytes) -> dict[str, Any] | None:
+        try:
+            told = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition)
+        except UnicodeDecodeError:
+            self.errors.append(f"line {self.number}: is no UTF-8")
+        except json.JSONDecodeError as error:
+            self.errors.append(f"line {self.number}, column {error.colno}: is no JSON ({error.msg})")
+        except (ValueError, RecursionError) as error:
+            self.errors.append(f"line {self.number}: {error}")
+        else:
+            if isinstance(told, dict):
+                return told
+            self.errors.append(f"line {self.number}: is no JSON object, write {{...}}")
+        return None
+
+    def _typed(self, told: dict[str, Any], types: dict[str, type], prefix: str) -> dict[str, Any]:
+        """The values of known keys that have their types; blames the others."""
+        fitting = {}
+        for key, value in told.items():
+            if key not in types:
+                known = [prefix + name for name in types]
+                self.errors.append(str(unknown_key(prefix + key, f"line {self.number}", known)))
+            elif not _fits(value, types[key]):
+                self._blame(prefix + key, f"is {json.dumps(value)}, expected {_WORDS[types[key]]}")
+            else:
+                fitting[key] = float(value) if types[key] is float else value
+        return fitting
+
+    def _file(self, role: str, value: str) -> Path:
+        path = self.inputs / value
+        try:
+            if not path.is_file():
+                self._blame(role, f"{path}: no such file")
+            elif path.stat().st_size == 0:
+                self._blame(role, f"{path}: the file is empty")
+        except (OSError, ValueError) as error:  # a name that no file can have
+            self._blame(role, f"{path}: {error}")
+        return path
+
+    def _output(self, value: str) -> str:
+        path = self.output / value
+        if not path.resolve().is_relative_to(self.output.resolve()) or Path(value).is_absolute():
+            self._blame("output", f"{value} leaves the output folder {self.output}; give a name inside it")
+            return value
+        name = path.resolve().relative_to(self.output.resolve())
+        if name.suffix != ".mp4":
+            self._blame("output", f"{value}: only .mp4 can be written, name it {Path(value).with_suffix('.mp4')}")
+        elif any(part.startswith(".") for part in name.parts):
+            self._blame("output", f"{value}: a name that begins with a dot is hidden, give another")
+        elif max(len(part.encode()) for part in name.parts) > _MAX_NAME_BYTES:
+            self._blame("output", f"{value}: is longer than {_MAX_NAME_BYTES} bytes")
+        elif path.is_dir():
+            self._blame("output", f"{value}: a folder has this name")
+        return str(name)
+
+    def _parameters(self, told: dict[str, Any]) -> tuple[Sampling, Render]:
+        values = self._typed(told, PARAMETERS, "parameters.")
+        sampling = replace(self.params.sampling, **_only(values, Sampling))
+        render = replace(self.params.render, **_only(values, Render))
+        try:
+            check(replace(self.params, sampling=sampling, render=render))
+        except UserError as error:
+            self.errors += [f"line {self.number}, parameters: {problem}" for problem in str(error).splitlines()]
+        if not 0 <= render.crf <= _MAX_CRF:
+            self._blame("parameters.crf", f"is {render.crf}: set it between 0 (best) and {_MAX_CRF}")
+        if sampling.shift <= 0:
+            self._blame("parameters.shift", f"is {sampling.shift:g}: set it above 0")
+        return sampling, render
+
+
+def _only(values: dict[str, Any], schema: type) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in get_type_hints(schema)}
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return False  # half of a character: no file and no sidecar can hold it
+    return isinstance(value, kind)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    told = dict(pairs)
+    if len(told) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice} stands there twice")
+    return told
+
+
+def _clashes(jobs: list[Job]) -> Iterator[str]:
+    """Two jobs with one output, or an output that would have to be a folder for another."""
+    lines: dict[str, int] = {}
+    for job in jobs:
+        if job.output is None:
+            continue
+        if job.output in lines:
+            yield f"line {job.line}, output: {job.output} is the output of line {lines[job.output]} too"
+        lines.setdefault(job.output, job.line)
+    for name, line in lines.items():
+        for parent in map(str, Path(name).parents):
+            if parent in lines:
+                yield f"line {line}, output: {name} needs a folder where line {lines[parent]} writes {parent}"

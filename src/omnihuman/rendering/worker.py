@@ -1,0 +1,228 @@
+"""Renders a batch's items one after another with weights that are loaded once."""
+
+import gc
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from omnihuman.config.schema.evaluate import Render, Sampling
+from omnihuman.errors import UserError
+from omnihuman.inference.provenance import ModelIdentity, Provenance
+from omnihuman.inference.render import LoadedGenerator, RenderedVideo, RenderRequest, load_generator, render
+from omnihuman.media.probe import probe
+from omnihuman.media.sound import read_sound
+from omnihuman.rendering.ledger import Lease, Ledger, LedgerError
+from omnihuman.rendering.manifest import Item, Manifest, put
+from omnihuman.storage.files import file_sha256
+
+log = logging.getLogger(__name__)
+PARTIAL = ".partial"
+"""Folder of unfinished videos inside the output folder, one folder a lease."""
+_SOUND_TOLERANCE_SECONDS = 0.1  # AAC comes in whole packets
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long a silent worker is believed, and how often an item is tried."""
+
+    lease_seconds: float = 60.0
+    max_attempts: int = 3
+    backoff_seconds: float = 2.0
+    """Before the second attempt; doubled before each further one, and varied by half around it."""
+    max_memory_failures: int = 2
+
+    def retry_seconds(self, attempt: int, chance: float) -> float | None:
+        """How long to wait after a failed attempt, with `chance` in [0, 1) for the jitter; None gives up."""
+        if attempt >= self.max_attempts:
+            return None
+        return self.backoff_seconds * 2.0 ** (attempt - 1) * (0.5 + chance)
+
+
+class _LeaseLostError(Exception):
+    """Another worker has the item now."""
+
+
+def work(folder: Path, model: Path, policy: Policy, changed: Callable[[], None]) -> None:
+    """Renders items of the folder's batch until all are done or dead, those of lost workers included.
+
+    Args:
+        model: folder of the weights; they must be those that the manifest pins.
+        changed: called after each change of the ledger, and while waiting.
+
+    Raises:
+        UserError: the model cannot be loaded or is not the pinned one.
+    """
+    manifest, ledger = Manifest.load(folder), Ledger(folder)
+    if ledger.seconds_until_work(manifest.id) is None:
+        return
+    # Each item's sound is decoded in a fresh process, which takes a second and more to import its libraries otherwise.
+    multiprocessing.set_forkserver_preload([read_sound.__module__])
+    _sweep(folder, ledger)
+    worker = _Worker(folder, ledger, policy, manifest.model, _load_pinned(model, manifest.model))
+    items = {item.id: item for item in manifest.items}
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    while (seconds := ledger.seconds_until_work(manifest.id)) is not None:
+        lease = ledger.claim(manifest.id, owner, policy.lease_seconds, policy.max_attempts) if not seconds else None
+        if lease is None:
+            time.sleep(min(_POLL_SECONDS, seconds))
+        else:
+            worker.process(items[lease.item], lease)
+        changed()
+
+
+def _load_pinned(folder: Path, pinned: ModelIdentity) -> LoadedGenerator:
+    generator = load_generator(folder, Sampling())
+    if generator.sha256 != pinned.sha256:
+        raise UserError(
+            f"{folder} holds weights {generator.sha256[:12]}, the batch is pinned to {pinned.sha256[:12]}"
+            f" ({pinned.name} version {pinned.version}); remove the folder to have it copied again"
+        )
+    return generator
+
+
+def _sweep(folder: Path, ledger: Ledger) -> None:
+    """Removes what killed workers left. The folders are listed first, so that none of a newer lease is among them."""
+    left = list((folder / PARTIAL).glob("*"))
+    held = {str(token) for token in ledger.tokens()}
+    for path in left:
+        if path.name not in held:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    folder: Path
+    ledger: Ledger
+    policy: Policy
+    identity: ModelIdentity
+    generator: LoadedGenerator
+
+    def process(self, item: Item, lease: Lease) -> None:
+        """Renders one item and records how it ended; whatever stops this process gives the item back."""
+        started = time.monotonic()
+        place = self.folder / PARTIAL / str(lease.token)
+        try:
+            with _renewed(self.ledger, lease, self.policy.lease_seconds) as still_ours:
+                video = self._render(item, place / "video.mp4", still_ours)
+                still_ours()
+                if not self.ledger.renew(lease, self.policy.lease_seconds):
+                    raise _LeaseLostError
+                self._publish(item, video.path)
+            self.ledger.done(lease, time.monotonic() - started, video.num_frames)
+        except _LeaseLostError:
+            log.warning("%s: another worker has it now", item.outputs[0])
+        except LedgerError:
+            raise
+        except Exception as error:
+            self._record_failure(item, lease, error)
+        except BaseException:
+            self.ledger.release(lease)
+            raise
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            _sweep(self.folder, self.ledger)
+
+    def _render(self, item: Item, path: Path, still_ours: Callable[[], None]) -> RenderedVideo:
+        _check_inputs(item)
+        values = item.parameters
+        sampling = Sampling(**{name: values[name] for name in Sampling.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
+        config = Render(**{name: values[name] for name in Render.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
+        files = {role: Path(file) for role, file in item.files.items()}
+        request = RenderRequest(output=path, text=str(values["text"]), seed=int(values["seed"]), **files)
+        video = render(
+            request, replace(self.generator, sampling=sampling), config, lambda finished, total: still_ours()
+        )
+        validate(video)
+        return video
+
+    def _publish(self, item: Item, video: Path) -> None:
+        """Gives the video its names; the sidecar comes last, so that a video with one is finished."""
+        provenance = Provenance(self.identity, item.hashes, item.parameters, file_sha256(video))
+        for name in item.outputs:
+            put(video, self.folder / name, provenance)
+
+    def _record_failure(self, item: Item, lease: Lease, error: Exception) -> None:
+        memory = _is_out_of_memory(error)
+        if isinstance(error, UserError):
+            retry = None
+        elif memory:
+            gc.collect()
+            retry = self.policy.backoff_seconds if lease.memory_failures + 1 < self.policy.max_memory_failures else None
+        else:
+            retry = self.policy.retry_seconds(lease.attempt, random.random())
+            log.warning("%s: attempt %d failed", item.outputs[0], lease.attempt, exc_info=error)
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.ledger.fail(lease, said[:2000], retry, memory)
+
+
+def _check_inputs(item: Item) -> None:
+    for role, file in item.files.items():
+        path = Path(file)
+        if not path.is_file():
+            raise UserError(f"{role} {path}: is gone since the jobs were submitted")
+        if file_sha256(path) != item.hashes[role]:
+            raise UserError(f"{role} {path}: has changed since the jobs were submitted, submit them again")
+
+
+def validate(video: RenderedVideo) -> None:
+    """Reads a written file back and compares it with what was to be written.
+
+    Raises:
+        ValueError: it has other frames, another size, length or sound.
+    """
+    found = probe(video.path)
+    wanted = (video.num_frames, video.width, video.height)
+    if (found.num_frames, found.width, found.height) != wanted:
+        size = f"{found.num_frames} frames of {found.width} x {found.height}"
+        raise ValueError(f"the written file has {size}, expected {video.num_frames} of {video.width} x {video.height}")
+    seconds = video.num_frames / video.fps
+    if abs(found.duration_seconds - seconds) > 1 / video.fps:
+        raise ValueError(f"the written file lasts {found.duration_seconds:.2f} s, expected {seconds:.2f} s")
+    sound = read_sound(video.path)
+    sound_seconds = len(sound.samples) / sound.sample_rate if sound else 0.0
+    if abs(sound_seconds - video.sound_seconds) > _SOUND_TOLERANCE_SECONDS:
+        raise ValueError(f"the written file has {sound_seconds:.2f} s of sound, expected {video.sound_seconds:.2f} s")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's allocator on the CPU
+
+
+@contextmanager
+def _renewed(ledger: Ledger, lease: Lease, lease_seconds: float) -> Iterator[Callable[[], None]]:
+    """Renews a lease at each third of it; the yielded function raises once the lease is another's."""
+    ended, lost = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(lease_seconds / 3):
+            try:
+                if not ledger.renew(lease, lease_seconds):
+                    lost.set()
+            except LedgerError:  # it is busy; the next third may succeed
+                continue
+
+    def still_ours() -> None:
+        if lost.is_set():
+            raise _LeaseLostError
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield still_ours
+    finally:
+        ended.set()
+        thread.join()

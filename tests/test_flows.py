@@ -1,0 +1,185 @@
+"""The flows run what dvc.yaml says, hand on how it ended, and leave nothing behind."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from flows import ablate, pipeline, prepare_data, release, render, steps, train
+from tests.small_project import ROOT, clone_project, environment, make_project, marked, wait_until
+
+from omnihuman.errors import UserError
+from omnihuman.pipeline import graph
+from omnihuman.pipeline.flow_process import StepFailed, _without_traceback, as_command
+from omnihuman.pipeline.services import flow_environment
+
+FLOWS = {
+    module.__name__.partition(".")[2]: getattr(module, module.__name__.partition(".")[2])
+    for module in (ablate, pipeline, prepare_data, release, render, train)
+}
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+
+
+def test_the_flows_run_the_steps_of_dvc_repro() -> None:
+    data, training = steps.data_steps(ROOT), steps.training_steps(ROOT)
+    assert [*data, *training] == graph.steps(ROOT)
+    assert data[0] == "collect" and data[-1] == "encode" and training[-1] == "evaluate"
+    assert [name.partition("@")[0] for name in training[:-1]] == ["train"] * 3
+
+
+def test_flows_import_nothing_that_computes() -> None:
+    program = (
+        f"import sys; import {', '.join(f'flows.{name}' for name in FLOWS)};"
+        "print([name for name in ('torch', 'mlflow', 'lightning') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_flow_is_deployed_and_some_run_by_themselves() -> None:
+    assert {name for name in FLOWS} == {deployment["entrypoint"].partition(":")[2] for deployment in DEPLOYMENTS}
+    assert sum(bool(deployment.get("schedules")) for deployment in DEPLOYMENTS) >= 2
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["entrypoint"].split("/")[1])
+def test_deployments_give_parameters_that_their_flow_takes(deployment: dict) -> None:
+    file, _, name = deployment["entrypoint"].partition(":")
+    assert (ROOT / file).is_file() and file == f"flows/{name}.py"
+    FLOWS[name].validate_parameters(deployment.get("parameters", {}))
+    with pytest.raises(Exception, match="not_there"):
+        FLOWS[name].validate_parameters({"not_there": 1})
+    assert deployment["work_pool"] == {"name": "omnihuman"}
+
+
+def ending(error: BaseException) -> Callable[[], None]:
+    def flow() -> None:
+        raise error
+
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (StepFailed("step encode", 3), 3, ""),
+        (UserError("what, where, remedy"), 2, "error: what, where, remedy\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_a_flows_end_is_an_exit_code(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert as_command(ending(error)) == code
+        assert capsys.readouterr().err == said
+        with pytest.raises(ZeroDivisionError):
+            as_command(ending(ZeroDivisionError()))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("error", "kept"), [(StepFailed("step x", 2), False), (ZeroDivisionError(), True)])
+def test_only_a_defect_is_logged_with_its_traceback(error: Exception, kept: bool) -> None:
+    record = logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "", None, (type(error), error, None))
+    assert _without_traceback(record) and bool(record.exc_info) == kept
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_named_server_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    with pytest.raises(UserError, match=f"PREFECT_API_URL is {address}, but no Prefect server answers"):
+        flow_environment({"PREFECT_API_URL": address})
+    before = (ROOT / "params.yaml").read_bytes()
+    env = os.environ | {"PREFECT_API_URL": address, "OMNIHUMAN_HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-m", "omnihuman.cli", "demo", "--profile", "tiny"],
+        cwd=ROOT, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2 and address in result.stderr and "Traceback" not in result.stderr
+    assert (ROOT / "params.yaml").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("flows") / "with space")
+
+
+def as_flow(code: str) -> list[str]:
+    program = f"import sys; from omnihuman.pipeline.flow_process import as_command; {code}"
+    return [sys.executable, "-c", program]
+
+
+PREPARE = as_flow("from flows.prepare_data import prepare_data; sys.exit(as_command(prepare_data))")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("content", "code"), [("good", 0), ("bad", 2)])
+def test_a_flow_hands_on_how_its_steps_ended(project: Path, content: str, code: int) -> None:
+    mark = uuid.uuid4().hex
+    (project / "input").write_text(content)
+    env = flow_environment(environment(project, mark))
+    result = subprocess.run(PREPARE, cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stderr[-2000:]
+    assert "Traceback" not in result.stderr
+    assert (project / "encoded").is_file() and not marked(mark)
+    assert ("step collect ended with exit code 2" in result.stderr) == bool(code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_demo_leaves_no_process(project: Path, number: signal.Signals) -> None:
+    """The demo's process between the terminal and the flow, its temporary server, a step that does not heed TERM."""
+    mark = uuid.uuid4().hex
+    (project / "input").write_text(f"sleep {number}")
+    program = as_flow(
+        "import os; from pathlib import Path; from omnihuman.pipeline.services import flow_environment;"
+        "from omnihuman.pipeline.supervisor import run_supervised;"
+        f"sys.exit(run_supervised({PREPARE!r}, Path.cwd(), flow_environment(os.environ)))"
+    )
+    process = subprocess.Popen(program, cwd=project, env=environment(project, mark), stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: any("time.sleep(600)" in " ".join(command) for command in marked(mark)), 180)
+    assert len(marked(mark)) >= 6
+    process.send_signal(number)
+    process.wait(timeout=60)
+    assert wait_until(lambda: not marked(mark), 30), marked(mark)
+
+
+def locked_outputs(clone: Path) -> dict[str, str]:
+    """Hash by output of every step, but of the records of runs, which differ by run id and time."""
+    steps_of_lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
+    outs = {out["path"]: out["md5"] for step in steps_of_lock for out in step["outs"]}
+    return {path: md5 for path, md5 in outs.items() if not path.startswith("runs/")}
+
+
+@pytest.mark.slow
+def test_the_flow_and_dvc_repro_make_the_same(tmp_path: Path) -> None:
+    by_flow, by_dvc = (clone_project(tmp_path / name / "omnihuman") for name in ("flow", "dvc"))
+    commands = {
+        by_flow: [["-m", "omnihuman.cli", "demo", "--profile", "tiny"]],
+        by_dvc: [["-m", "omnihuman.cli", "config", "compose", "--profile", "tiny"], ["-m", "dvc", "repro"]],
+    }
+    for clone, lines in commands.items():
+        mark = uuid.uuid4().hex
+        (clone / "dvc.lock").unlink()
+        for line in lines:
+            command = [sys.executable, *line]
+            result = subprocess.run(
+                command, cwd=clone, env=environment(clone, mark), capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, result.stderr[-3000:]
+        assert not marked(mark)
+    assert len(locked_outputs(by_flow)) >= 12
+    assert locked_outputs(by_flow) == locked_outputs(by_dvc)
