@@ -3,7 +3,7 @@
 #   CPU:   docker build -t omnihuman .
 #   CUDA:  docker build -t omnihuman:cuda --build-arg TORCH_INDEX=https://pypi.org/simple .
 #          (PyPI's own torch is built for CUDA; another CUDA: https://download.pytorch.org/whl/cu130 and the like)
-#   use:   docker run --rm -v omnihuman:/home/omnihuman/.omnihuman omnihuman demo --profile tiny
+#   use:   docker run --rm -v "$PWD":/home/omnihuman/project -v omnihuman:/home/omnihuman/.omnihuman omnihuman demo
 # Ablation arms and scheduled runs need a git checkout, which an image has not: mount a clone over /home/omnihuman/project.
 ARG PYTHON=3.11
 

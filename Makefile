@@ -100,5 +100,5 @@ lock: ## Resolve pyproject's dependencies anew into both locks
 	mv build/lock/dev.lock requirements-dev.lock
 
 clean: ## Remove caches and everything that the chain made, but neither .venv nor DVC's cache
-	@rm -rf build dist data models runs renders .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build dist data models runs renders reports .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ from omnihuman.config.compose import compose
 from omnihuman.encoders.video_codec import CosineCodec, num_frames
 from omnihuman.model.mmdit import OmniHumanTransformer
 from omnihuman.training.module import batch_loss
+from omnihuman.training.optimizer import make_optimizer
 
 NUM_LATENTS, HEIGHT, WIDTH = 5, 8, 8
 REPETITIONS = 7
@@ -45,7 +46,7 @@ def main() -> None:
     conditions = type(one)(**{name: torch.cat([value] * (batch_size // 2)) for name, value in vars(one).items()})
     latents = torch.randn(batch_size, WIDTHS.latent_channels, NUM_LATENTS, HEIGHT, WIDTH)
     batch = TrainingBatch(latents, torch.randn_like(latents), torch.rand(batch_size), conditions)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = make_optimizer(model, params.training, learning_rate=1e-3)
 
     def train() -> None:
         batch_loss(model, batch, params.diffusion).mean().backward()
@@ -59,12 +60,16 @@ def main() -> None:
     codec = CosineCodec()
     video = torch.zeros(batch_size, 3, num_frames(NUM_LATENTS), 8 * HEIGHT, 8 * WIDTH)
     step = median_seconds(train)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizing = median_seconds(optimizer.step)
     print(
         f"batch {batch_size} of {NUM_LATENTS} x {HEIGHT} x {WIDTH} latents, float32, {torch.get_num_threads()} threads"
     )
     for name, seconds in (
         ("training step", step),
         ("forward", median_seconds(forward)),
+        ("optimizer", optimizing),
         ("codec, encode", median_seconds(lambda: codec.encode(video))),
         ("codec, decode", median_seconds(lambda: codec.decode(latents))),
     ):

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -12,32 +12,39 @@ from flows.release import release
 from flows.train import train
 from omnihuman.errors import UserError
 from omnihuman.pipeline.flow_process import as_command
-from omnihuman.pipeline.release import Candidate, Release
+from omnihuman.pipeline.release import Candidate, NotPromoted, Release
 from omnihuman.pipeline.summary import summary
+from omnihuman.pipeline.workplace import workplace
 
 
 @flow(name="pipeline")
 def pipeline() -> None:
     """Runs what is stale, and closes with a table of what was made and where to look.
 
-    A model that cannot be registered or fails its gate is said so plainly, and the sample is rendered from it.
+    All of it is one run in MLflow. A model that cannot be registered or fails its gate is said so plainly, and the
+    sample is rendered from it.
     """
-    from omnihuman.tracking.server import prepare
+    from omnihuman.pipeline.parent_run import flow_run
 
-    prepare()  # before anything long begins
-    prepare_data()
-    train()
-    released = release_or_reason()
-    video = render_sample(released.candidate)
-    table = summary(Path("reports"), Path("models"), video, released)
-    create_markdown_artifact(f"```\n{table}\n```", key="summary")
-    print(table, flush=True)
+    tags = {"prefect_run": runtime.flow_run.id}
+    with workplace(Path.cwd()) as place, flow_run("pipeline", place, tags) as run:
+        prepare_data()
+        train()
+        run.take_results(place.folder)
+        released = release_or_reason()
+        video = render_sample(released.candidate)
+        table = summary(Path("reports"), Path("models"), video, released)
+        create_markdown_artifact(f"```\n{table}\n```", key="summary")
+        print(table, flush=True)
+        run.take_release(released)
 
 
 def release_or_reason() -> Release:
     """The release, or in its place why there is none, such as code that no commit holds."""
     try:
         return release()
+    except NotPromoted as stopped:
+        return Release(stopped.candidate, False, f"not promoted: {stopped}")
     except UserError as error:
         return Release(None, False, f"not released: {error}")
 

@@ -1,6 +1,5 @@
 """Register the trained model, hold it against the gate, make it champion."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -35,7 +34,11 @@ def promote(candidate: Candidate, override: str) -> Release:
     """Gate, smoke test, alias; one promotion at a time on all workers of a server."""
     from prefect.concurrency.sync import concurrency
 
+    from omnihuman.pipeline.bootstrap import limit_promotions
     from omnihuman.pipeline.release import promote_candidate
 
-    with concurrency(PROMOTION_LIMIT, strict=True) if server_address() else nullcontext():
+    if not server_address():
+        return promote_candidate(candidate, override)
+    limit_promotions()  # a server that `omnihuman up` did not start may lack it
+    with concurrency(PROMOTION_LIMIT, strict=True):
         return promote_candidate(candidate, override)

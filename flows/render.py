@@ -17,7 +17,8 @@ def render(jobs: Path = Path("jobs"), model: str = "", workers: int = 1) -> None
 
     Args:
         jobs: NAME.jsonl or a folder of such files; the videos of each go to renders/NAME.
-        model: a version or alias; by default the champion, or what an unended batch began with.
+        model: a version or alias; by default the champion, or what an unended batch began with. After a promotion
+            the champion is another, and every ended batch is rendered anew.
         workers: processes that render.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The training stages and the evaluation, below one run in MLflow."""
+"""The training stages and the evaluation, below one run in MLflow: that of the pipeline, or their own."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def train(own_worktree: bool = False) -> list[StepResult]:
     from omnihuman.pipeline.parent_run import flow_run
 
     tags = {"prefect_run": runtime.flow_run.id}
-    with workplace(Path.cwd(), own_worktree) as place, flow_run("train", place, tags) as parent:
+    with workplace(Path.cwd(), own_worktree) as place, flow_run("train", place, tags, join=True) as parent:
         results = run_all(training_steps(place.folder), place.folder, parent.env(place.env))
         parent.take_results(place.folder)
         return results

@@ -1,5 +1,6 @@
 """Settings that all tests share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,15 @@ from hypothesis import settings
 
 settings.register_profile("project", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("project")
+
+GIT_SETTINGS = {
+    "user.name": "test",
+    "user.email": "test@localhost",
+    "commit.gpgsign": "false",
+    "core.hooksPath": os.devnull,
+    "diff.noprefix": "false",
+}
+"""What a user's own settings would change in the tests' repositories."""
 
 
 def pytest_report_header() -> str:
@@ -16,7 +26,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's own store, caches or runs, nor those of the test before.
+    """No test reads or writes the user's own store, caches or runs, nor those of the test before, nor git's settings.
 
     Set to nothing rather than removed: MLflow sets its variable itself, and only what was set here is restored.
     """
@@ -24,4 +34,8 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("OMNIHUMAN_HOME", str(tmp_path_factory.mktemp("omnihuman home")))
         patch.setenv("MLFLOW_TRACKING_URI", "")
         patch.setenv("OMNIHUMAN_PARENT_RUN", "")
+        patch.setenv("GIT_CONFIG_COUNT", str(len(GIT_SETTINGS)))
+        for number, (key, value) in enumerate(GIT_SETTINGS.items()):
+            patch.setenv(f"GIT_CONFIG_KEY_{number}", key)
+            patch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
         yield

@@ -17,7 +17,10 @@ SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); tim
 
 
 def make_project(folder: Path) -> Path:
-    """`collect` copies the file `input` unless it says `bad`, and sleeps through TERM if it says `sleep`."""
+    """`collect` copies the file `input` unless it says `bad`, and sleeps through TERM if it says `sleep`.
+
+    Each stage adds the run in MLflow that it is to be a child of to the file `parents`.
+    """
     folder.mkdir(parents=True)
     environment = os.environ | {"DVC_SITE_CACHE_DIR": str(folder.parent / "site")}
     subprocess.run(
@@ -32,7 +35,11 @@ def make_project(folder: Path) -> Path:
         "encode": {"cmd": "cp clips encoded", "deps": ["clips"], "outs": ["encoded"]},
         "train": {
             "foreach": ["1_text_image", "2_audio"],
-            "do": {"cmd": "cp encoded ${item}", "deps": ["encoded"], "outs": ["${item}"]},
+            "do": {
+                "cmd": "cp encoded ${item}; echo $OMNIHUMAN_PARENT_RUN >> parents",
+                "deps": ["encoded"],
+                "outs": ["${item}"],
+            },
         },
     }
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))

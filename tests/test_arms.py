@@ -81,7 +81,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def commit(root: Path) -> None:
     git(root, "add", "--all")
-    git(root, "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "a commit")
+    git(root, "commit", "--quiet", "--message", "a commit")
 
 
 def counts() -> Counter[str]:
@@ -112,9 +112,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from omnihuman.pipeline.arms import load_arms, run_arm
+from omnihuman.pipeline.worktrees import clean_commit
 root = Path(sys.argv[1])
 arm = load_arms("audio_mix", "tiny", root / "conf")[int(sys.argv[2])]
-run_arm(root, arm, "tiny").save(Path(sys.argv[3]))
+run_arm(root, clean_commit(root), arm, "tiny").save(Path(sys.argv[3]))
 """
 
 
@@ -124,21 +125,22 @@ def started(root: Path, arm: int, result: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def below_a_run_of_its_own(root: Path, arm: Arm, profile: str, **told: Any) -> ArmResult:
-    return run_arm(root, arm, profile, os.environ | {"OMNIHUMAN_PARENT_RUN": arm.name}, **told)
+def below_a_run_of_its_own(root: Path, commit: str, arm: Arm, profile: str, **told: Any) -> ArmResult:
+    (root / "code").write_text(f"edited while {arm.name} runs\n")  # which concerns no arm
+    return run_arm(root, commit, arm, profile, os.environ | {"OMNIHUMAN_PARENT_RUN": arm.name}, **told)
 
 
 @pytest.mark.slow
 def test_two_arms_side_by_side_run_the_common_step_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMON_SECONDS", "2")
-    before = git(project, "status", "--porcelain")
     results = run_ablation(project, "audio_mix", "tiny", 2, below_a_run_of_its_own)
     assert counts() == {"common": 1, "common ended": 1, "differs": 2, "measure": 2}
     assert sorted(outcomes(result)[0] for result in results) == [Outcome.RAN, Outcome.RESTORED]
     assert [result.figures for result in results] == [{"share": 0.1}, {"share": 0.5}]
     assert [result.runs for result in results] == [{"measure": {"parent": arm.name}} for arm in ARMS]
     assert {result.commit for result in results} == {git(project, "rev-parse", "HEAD").strip()}
-    assert worktrees(project) == [] and git(project, "status", "--porcelain") == before
+    assert worktrees(project) == [] and git(project, "status", "--porcelain").strip() == "M code"
+    git(project, "checkout", "--quiet", "code")
 
     table = report(project, "audio_mix")
     assert "audio_10  audio_50" in table and "share           0.1       0.5" in table
@@ -160,7 +162,7 @@ def test_a_killed_arm_goes_on_where_it_was(project: Path, tmp_path: Path, monkey
     process.communicate()
     assert worktrees(project), "nobody was left to remove it"
     monkeypatch.setenv("DIFFERS_SECONDS", "0")
-    result = run_arm(project, LOW, "tiny")
+    result = run_arm(project, clean_commit(project), LOW, "tiny")
     assert outcomes(result) == [Outcome.RESTORED, Outcome.RAN, Outcome.RAN]
     assert counts() == {"common": 1, "common ended": 1, "differs": 2, "measure": 1}
     assert worktrees(project) == []

@@ -19,10 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 def commit_everything(clone: Path) -> None:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", "add", "--all"], cwd=clone, check=True)
-    commit = ["commit", "--quiet", "--allow-empty", "--message", "all"]
-    subprocess.run(["git", *identity, *commit], cwd=clone, check=True)
+    for command in (["add", "--all"], ["commit", "--quiet", "--allow-empty", "--message", "all"]):
+        subprocess.run(["git", *command], cwd=clone, check=True)
 
 
 def text(path: Path) -> str:

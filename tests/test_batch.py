@@ -118,6 +118,12 @@ def test_the_command_line_from_submission_to_report(checkout: Path, capsys: pyte
     before = moments(output)
     assert batch("submit", "jobs.jsonl")[0] == 3 and moments(output) == before
 
+    (output / "ledger.sqlite").unlink()
+    for verb in ("status", "work", "redrive"):
+        code, out, err = batch(verb, str(output))
+        assert code == 2 and not out and "ledger.sqlite is missing: submit the jobs again" in err
+    assert batch("submit", "jobs.jsonl")[0] == 3 and moments(output) == before
+
 
 @pytest.mark.slow
 def test_the_users_mistakes_are_one_message_and_exit_code_2(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

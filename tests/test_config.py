@@ -96,7 +96,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("collect.synthetic.unfit_share=1.2", ["collect.synthetic.unfit_share is 1.2"]),
         ("stages.2_audio.mix.audio_eligible=-1", ["stages.2_audio.mix.audio_eligible is -1.0"]),
         ("split.min_clip_seconds=9", ["split.min_clip_seconds is 9.0", "6.0"]),
-        ("stages.3_pose.activate.pose=0.95", ["activate.pose is 0.95", "activate.audio (0.9)"]),
+        ("stages.3_pose.activate.pose=0.95", ["activate.pose is 0.95", "activate.audio (0.85)"]),
         ("stages.2_audio.activate.reference=0.99", ["activate.reference is 0.99", "activate.text (0.98)"]),
         ("stages.1_text_image.activate.audio=0.1", ["activate.audio is 0.1", "introduces"]),
         ("stages.3_pose.parent=4_hands", ["stages.3_pose.parent is 4_hands", "2_audio"]),

@@ -158,10 +158,12 @@ def test_a_pose_is_followed_where_it_decides_and_not_where_any_pose_would_do():
 
 
 def test_another_pose_is_of_another_moment_of_the_same_clip():
-    item = HeldOut("a", "a", True, random_clip(np.random.default_rng(0), num_frames=30), 0, 0)
-    first, last = item, replace(item, window=1)
+    first = HeldOut("a", "a", True, random_clip(np.random.default_rng(0), num_frames=30), 0, 0)
+    other, back = first.by_another_pose(), replace(first, window=1).by_another_pose()
     assert first.pose_start is None and first.by_own_pose().pose_start == 0
-    assert (first.by_another_pose().pose_start, last.by_another_pose().pose_start) == (11, 10)
+    assert other and back and (other.pose_start, back.pose_start) == (11, 10)
+    short = HeldOut("a", "a", True, random_clip(np.random.default_rng(0), num_frames=20), 0, 0)
+    assert short.by_another_pose() is None, "nine frames a window, six away"
 
 
 def test_a_match_at_random_is_as_near_to_either_pose():

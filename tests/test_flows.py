@@ -13,12 +13,17 @@ from pathlib import Path
 import pytest
 import yaml
 from flows import ablate, pipeline, prepare_data, release, render, steps, train
+from mlflow import MlflowClient
 from tests.small_project import ROOT, clone_project, environment, make_project, marked, wait_until
 
+from omnihuman.config.compose import compose, dump
 from omnihuman.errors import UserError
 from omnihuman.pipeline import graph
 from omnihuman.pipeline.flow_process import StepFailed, _without_traceback, as_command
+from omnihuman.pipeline.release import Candidate, NotPromoted, Release, promote_candidate
 from omnihuman.pipeline.services import flow_environment
+from omnihuman.pipeline.workplace import workplace
+from omnihuman.registry import aliases
 
 FLOWS = {
     module.__name__.partition(".")[2]: getattr(module, module.__name__.partition(".")[2])
@@ -58,8 +63,8 @@ def test_deployments_give_parameters_that_their_flow_takes(deployment: dict) -> 
     assert deployment["work_pool"] == {"name": "omnihuman"}
 
 
-def ending(error: BaseException) -> Callable[[], None]:
-    def flow() -> None:
+def ending(error: BaseException) -> Callable[..., None]:
+    def flow(*_: object, **__: object) -> None:
         raise error
 
     return flow
@@ -112,6 +117,66 @@ def test_a_named_server_that_does_not_answer_is_one_message(tmp_path: Path) -> N
     assert (ROOT / "params.yaml").read_bytes() == before
 
 
+CANDIDATE = Candidate("omnihuman", 3, "0" * 64, Path("model"))
+UNUSABLE = UserError("version 3 does not render")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UserError("uncommitted changes"), Release(None, False, "not released: uncommitted changes")),
+        (NotPromoted(CANDIDATE, UNUSABLE), Release(CANDIDATE, False, "not promoted: version 3 does not render")),
+    ],
+)
+def test_a_pipeline_says_why_there_is_no_champion(
+    error: UserError, expected: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "release", ending(error))
+    assert pipeline.release_or_reason() == expected
+
+
+def test_what_stops_a_promotion_does_not_hide_the_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases, "promote", ending(UNUSABLE))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(NotPromoted, match=str(UNUSABLE)) as stopped:
+        promote_candidate(CANDIDATE)
+    assert stopped.value.candidate == CANDIDATE
+
+
+def bare_checkout(folder: Path) -> Path:
+    """What `omnihuman demo` reads before its flow begins."""
+    folder.mkdir()
+    (folder / "dvc.yaml").touch()
+    (folder / "params.yaml").write_text("of the run that holds the checkout\n")
+    (folder / "conf").symlink_to(ROOT / "conf")
+    return folder
+
+
+def test_what_a_run_starts_does_not_wait_for_it(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from omnihuman.pipeline.workplace import workplace\n"
+        "with workplace(Path.cwd()): print('in')"
+    )
+    with workplace(bare_checkout(tmp_path / "checkout")) as place, workplace(place.folder) as inner:
+        command = [sys.executable, "-c", program]
+        result = subprocess.run(command, cwd=inner.folder, env=inner.env, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "in\n"
+
+
+def test_a_demo_waits_for_the_checkout_and_leaves_its_params_alone(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    checkout = bare_checkout(tmp_path / "checkout")
+    command = [sys.executable, "-m", "omnihuman.cli", "demo", "--profile", "tiny"]
+    with workplace(checkout), subprocess.Popen(command, cwd=checkout, env=before, stderr=subprocess.PIPE) as second:
+        assert second.stderr
+        try:
+            said = second.stderr.readline().decode()
+        finally:
+            second.kill()
+    assert said.startswith(f"checkout {checkout}: waiting for process {os.getpid()}")
+    assert (checkout / "params.yaml").read_text() == "of the run that holds the checkout\n"
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("flows") / "with space")
@@ -134,7 +199,7 @@ def test_a_flow_hands_on_how_its_steps_ended(project: Path, content: str, code: 
     result = subprocess.run(PREPARE, cwd=project, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == code, result.stderr[-2000:]
     assert "Traceback" not in result.stderr
-    assert (project / "encoded").is_file() and not marked(mark)
+    assert (code or (project / "encoded").is_file()) and not marked(mark)
     assert ("step collect ended with exit code 2" in result.stderr) == bool(code)
 
 
@@ -157,6 +222,46 @@ def test_an_interrupted_demo_leaves_no_process(project: Path, number: signal.Sig
     assert wait_until(lambda: not marked(mark), 30), marked(mark)
 
 
+PIPELINE = """
+import sys
+from pathlib import Path
+from flows import pipeline, release
+from omnihuman.pipeline import release as registry, sample
+from omnihuman.pipeline.flow_process import as_command
+from omnihuman.pipeline.release import Candidate, Release
+from omnihuman.pipeline.step_lock import open_lock, try_lock
+
+def register(root):
+    with open_lock(root / ".dvc/tmp/flow.lock") as descriptor:
+        assert not try_lock(descriptor), "the checkout is held between the steps"
+    return Candidate("omnihuman", 3, "0" * 64, root)
+
+registry.register_checkout = register
+registry.promote_candidate = lambda candidate, override: Release(candidate, True, "is the champion")
+release.server_address = lambda: "the temporary server, which nobody has prepared"
+sample.render_sample = lambda version: None
+pipeline.summary = lambda reports, models, video, release: f"version {release.candidate.version} {release.said}"
+sys.exit(as_command(pipeline.pipeline))
+"""
+
+
+@pytest.mark.slow
+def test_a_pipeline_is_one_run_and_promotes_on_any_server(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    (project / "params.yaml").write_text(dump(compose("tiny", conf=ROOT / "conf")))
+    (project / "reports").mkdir()
+    (project / "reports/evaluation.json").write_text('{"opening": 0.5}')
+    env = flow_environment(environment(project, uuid.uuid4().hex))
+    command = [sys.executable, "-c", PIPELINE]
+    result = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "version 3 is the champion" in result.stdout, result.stderr[-3000:]
+    client = MlflowClient(f"sqlite:///{env['OMNIHUMAN_HOME']}/mlflow/mlflow.db")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert (run.info.run_name, run.info.status) == ("pipeline", "FINISHED")
+    assert run.data.metrics["opening"] == 0.5 and run.data.tags["model_version"] == "3"
+    assert set((project / "parents").read_text().split()) == {run.info.run_id}
+
+
 def locked_outputs(clone: Path) -> dict[str, str]:
     """Hash by output of every step, but of the records of runs, which differ by run id and time."""
     steps_of_lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
@@ -173,7 +278,7 @@ def test_the_flow_and_dvc_repro_make_the_same(tmp_path: Path) -> None:
     }
     for clone, lines in commands.items():
         mark = uuid.uuid4().hex
-        (clone / "dvc.lock").unlink()
+        (clone / "dvc.lock").unlink(missing_ok=True)
         for line in lines:
             command = [sys.executable, *line]
             result = subprocess.run(

@@ -35,6 +35,15 @@ pytest_plugins = ["tests.batch_fixtures"]
         ({"image": "a.png", "output": ".x.mp4"}, "begins with a dot"),
         ({"image": "a.png", "output": "x" * 300 + ".mp4"}, "longer than 200 bytes"),
         ({"image": "a.png", "output": "taken.mp4"}, "output: taken.mp4: a folder has this name"),
+        ({"image": "a.png", "output": ""}, "output: names the output folder itself"),
+        ({"image": "a.png", "output": "sub/.."}, "output: names the output folder itself"),
+        ({"image": "a.png", "output": "a\0.mp4"}, "output: "),
+        ({"image": "a.png", "output": "long/" * 1000 + "x.mp4"}, "File name too long"),
+        ({"image": "a.png", "output": "loop/x.mp4"}, "output: "),
+        ({"image": "a\0.png"}, "image: "),
+        ({"image": "a.png", "seed": 10**30}, "seed: is 1e+30, expected a whole number of at most 20 digits"),
+        ({"image": "a.png", "parameters": {"num_steps": 10**400}}, "parameters.num_steps: is Infinity"),
+        ({"image": "a.png", "parameters": {"shift": -(10**400)}}, "parameters.shift: is -Infinity, expected a finite"),
         ({"image": "a.png", "output": "sub/../first.mp4"}, "output: first.mp4 is the output of line 1 too"),
         ({"image": "a.png", "output": "first.mp4/b.mp4"}, "needs a folder where line 1 writes first.mp4"),
         ({"image": "a.png", "parameters": {"num_step": 2}}, "did you mean parameters.num_steps?"),
@@ -43,6 +52,7 @@ pytest_plugins = ["tests.batch_fixtures"]
         ({"image": "a.png", "parameters": {"shift": 0}}, "parameters.shift: is 0"),
         ({"image": "a.png", "parameters": [1]}, "parameters: is [1], expected an object"),
         ('{"image": "a.png", "audio": "s.wav", "parameters": {"shift": NaN}}', "parameters.shift: is NaN"),
+        ('{"image": "a.png", "audio": "s.wav", "seed": ' + "9" * 5000 + "}", "seed: is Infinity"),
         ('{"image": "a.png", "image": "b.png"}', "the key image stands there twice"),
         ('{"image": ', "column 11: is no JSON"),
         ('["a.png"]', "is no JSON object"),
@@ -53,6 +63,7 @@ def test_a_wrong_line_is_named_with_line_and_field(inputs: Path, line: dict[str,
     output = inputs / "videos"
     (output / "taken.mp4").mkdir(parents=True)
     (output / "out").symlink_to(inputs)
+    (output / "loop").symlink_to("loop")
     jobs = write_jobs(inputs, {"image": "a.png", "output": "first.mp4"}, "", line)
     with pytest.raises(UserError) as caught:
         read_jobs(jobs, output, PARAMS)

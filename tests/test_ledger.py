@@ -89,6 +89,18 @@ def test_another_batch_waits_for_leases_and_keeps_what_it_shares(ledger: Ledger,
         ledger.items()
 
 
+def test_a_missing_ledger_is_not_made_by_looking(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for use in (ledger.items, ledger.redrive, ledger.tokens, lambda: ledger.claim("m", "one", 60, 3)):
+        with pytest.raises(UserError, match=r"ledger\.sqlite is missing: submit the jobs again"):
+            use()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "ledger.sqlite").touch()
+    assert not ledger.exists(), "a kill while it was made"
+    ledger.plan("m", ["a"], [])
+    assert ledger.exists() and [item.state for item in ledger.items()] == ["pending"]
+
+
 def test_no_two_processes_claim_one_item(tmp_path: Path) -> None:
     Ledger(tmp_path).plan("m", [f"item-{i}" for i in range(60)], [])
     program = (

@@ -73,7 +73,7 @@ def test_a_killed_registration_leaves_no_version_and_can_be_repeated(place: Path
 
 
 def test_uncommitted_code_is_refused_or_recorded(place: Path) -> None:
-    (place / "code.py").write_text("first = 2\n")
+    (place / "code.py").write_bytes(b"first = '\xe9'\n")  # no UTF-8
     with pytest.raises(UserError, match=r"uncommitted changes in code\.py"):
         register(place)
     finish_run(place, 7, figures())
@@ -81,7 +81,25 @@ def test_uncommitted_code_is_refused_or_recorded(place: Path) -> None:
     found = find(connect(), str(version.version))
     assert found.tags["dirty"] == "true"
     diff = Path(download_artifacts(f"models:/omnihuman/{version.version}/artifacts/uncommitted.diff"))
-    assert "+first = 2" in diff.read_text()
+    assert b"\n+first = '\xe9'\n" in diff.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("core.quotePath", "true"), ("diff.noprefix", "true"), ("diff.external", "true"), ("color.diff", "always")],
+)
+def test_no_name_and_no_setting_of_git_hides_a_change(place: Path, setting: str, value: str) -> None:
+    (place / "größe.py").write_bytes(b"first = 1\r\n")
+    run(place, "git", "add", "größe.py")
+    run(place, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "second")
+    assert not read_trained(place).origin.dirty
+    (place / "größe.py").write_bytes(b"first = '\xe9'\r\n")
+    run(place, "git", "config", setting, value)
+    with pytest.raises(UserError, match=r"uncommitted changes in größe\.py"):
+        register(place)
+    trained = read_trained(place)
+    assert trained.origin.dirty and trained.changed == ("größe.py",)
+    assert b'+++ "b/gr' in trained.changes and b"\n+first = '\xe9'\r\n" in trained.changes
 
 
 def test_without_git_the_code_is_unknown_and_refused(place: Path) -> None:
@@ -184,6 +202,8 @@ def test_lineage_of_weights_that_nobody_registered(
     ("arguments", "said"),
     [
         (["registry", "promote", "7"], "no version 7"),
+        (["registry", "promote", "9" * 23], f"no version {'9' * 23}"),
+        (["registry", "promote", "9" * 5000], "no version 9999"),
         (["registry", "promote", "best"], "no alias 'best'"),
         (["registry", "promote", "3"], "may not become champion"),
         (["registry", "promote", "champion"], "no champion yet"),

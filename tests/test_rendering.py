@@ -127,6 +127,7 @@ def test_bad_input_is_dead_at_once_and_the_others_are_rendered(
     Image.new("RGB", (60, 60)).save(inputs / "b.png")
     report = run(batch, 1, 60.0)
     assert report.exit_code == 3 and states(report) == ["dead", "done", "dead"]
+    assert replace(report, outcomes=(report.outcomes[0], report.outcomes[2])).exit_code == 1
     assert [outcome.attempts for outcome in report.outcomes] == [1, 1, 1]
     assert "cannot be read as a picture" in report.outcomes[0].error
     assert "has changed since the jobs were submitted" in report.outcomes[2].error

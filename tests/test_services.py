@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.small_project import environment, make_project, marked, wait_until
 
+from omnihuman.errors import UserError
+from omnihuman.pipeline import services as local
 from omnihuman.pipeline.services import Ports
 
 
@@ -47,12 +51,33 @@ def test_a_taken_port_is_named(tmp_path: Path, name: str) -> None:
     [
         (["up"], 2, "no prefect.yaml"),
         (["up", "--mlflow-port", "70000"], 2, "70000"),
+        (["up", "--mlflow-port", "4200"], 2, "--mlflow-port"),
         (["down"], 0, "nothing is running"),
     ],
 )
 def test_where_nothing_is_to_start_or_stop(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
     result = omnihuman(*arguments, folder=tmp_path, env=os.environ | {"OMNIHUMAN_HOME": str(tmp_path / "home")})
     assert result.returncode == code and said in result.stdout + result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_worker_that_ends_while_one_looks_is_not_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path))
+    local.folder().mkdir()
+    (local.folder() / "ports.json").write_text(json.dumps({"prefect": free_port(), "mlflow": free_port()}))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        process = psutil.Process(child.pid)
+    monkeypatch.setattr(local, "_marked", lambda: [process])
+    assert local.running() is None
+
+
+def test_a_worker_that_dies_is_named_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path))
+    monkeypatch.setattr(local, "_prepared_store", lambda _: "")
+    monkeypatch.setattr(local, "_bootstrap", lambda *_: None)
+    monkeypatch.setattr(local, "_answers", lambda _: True)
+    monkeypatch.setattr(local, "_start", lambda *_: psutil.Popen([sys.executable, "-c", ""]))
+    with pytest.raises(UserError, match=r"worker does not start, see .*worker\.log"):
+        local._start_all(tmp_path, Ports(free_port(), free_port()))
 
 
 class Services:
@@ -83,6 +108,24 @@ class Services:
                 time.sleep(0.5)
         return None
 
+    def begin(self) -> None:
+        """Brings them to where every test finds them: up, idle, good input; anew where the last one left them else.
+
+        Prefect would hold a killed run for running, and its deployment's only slot for taken.
+        """
+        (self.project / "input").write_text("good")
+        if marked(self.mark) and wait_until(self.is_idle, 60):
+            return
+        self.end()
+        shutil.rmtree(self.project.parent / "home/.omnihuman/services", ignore_errors=True)
+        started = omnihuman("up", *self.options, folder=self.project, env=self.env)
+        assert started.returncode == 0, started.stderr + self.logs()
+        assert f"export PREFECT_API_URL=http://127.0.0.1:{self.ports.prefect}/api" in started.stdout
+        self.idle = sorted(marked(self.mark))
+
+    def end(self) -> None:
+        omnihuman("down", folder=self.project, env=self.env)
+
     def is_idle(self) -> bool:
         """Whether the services alone run, as after their start: no flow, no step."""
         return sorted(marked(self.mark)) == self.idle
@@ -97,17 +140,16 @@ class Services:
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    mark = uuid.uuid4().hex
-    services = Services(make_project(tmp_path_factory.mktemp("services") / "with space"), mark)
-    started = omnihuman("up", *services.options, folder=services.project, env=services.env)
-    try:
-        assert started.returncode == 0, started.stderr + services.logs()
-        assert f"export PREFECT_API_URL=http://127.0.0.1:{services.ports.prefect}/api" in started.stdout
-        services.idle = sorted(marked(mark))
-        yield services
-    finally:
-        omnihuman("down", folder=services.project, env=services.env)
+def started_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    services = Services(make_project(tmp_path_factory.mktemp("services") / "with space"), uuid.uuid4().hex)
+    yield services
+    services.end()
+
+
+@pytest.fixture
+def services(started_once: Services) -> Services:
+    started_once.begin()
+    return started_once
 
 
 @pytest.mark.slow
@@ -139,7 +181,6 @@ def test_a_schedule_of_15_seconds_fires_and_completes_within_60(services: Servic
 @pytest.mark.slow
 def test_a_cancelled_run_leaves_no_process(services: Services) -> None:
     deployment = services.api("GET", "deployments/name/prepare_data/local")["id"]
-    assert wait_until(services.is_idle, 60), marked(services.mark)
     (services.project / "input").write_text("sleep")
     run = services.api("POST", f"deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
     assert wait_until(lambda: any("time.sleep(600)" in " ".join(command) for command in marked(services.mark)), 90)
@@ -152,7 +193,7 @@ def test_a_cancelled_run_leaves_no_process(services: Services) -> None:
 @pytest.mark.slow
 def test_down_leaves_no_process_even_of_a_running_step(services: Services) -> None:
     deployment = services.api("GET", "deployments/name/prepare_data/local")["id"]
-    (services.project / "input").write_text("sleep again")
+    (services.project / "input").write_text("sleep until down")
     services.api("POST", f"deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})
     assert wait_until(lambda: any("time.sleep(600)" in " ".join(command) for command in marked(services.mark)), 90)
     begin = time.monotonic()

@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from omnihuman.storage.files import file_sha256, publish, publish_folder
-from omnihuman.storage.work import content_key, omnihuman_home, work_folder
+from omnihuman.storage.work import content_key, held_work_folder, omnihuman_home, work_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -67,6 +68,26 @@ def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
 def test_a_content_key_depends_on_content_not_on_order() -> None:
     assert content_key(a=1, b={"x": 2, "y": 3}) == content_key(b={"y": 3, "x": 2}, a=1)
     assert len({content_key(a=1), content_key(a=2), content_key(b=1), content_key(a="1")}) == 4
+
+
+def test_equal_work_waits_for_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path))
+    program = (
+        "import time; from omnihuman.storage.work import held_work_folder\n"
+        "with held_work_folder('key') as folder:\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    Timer(1.5, holder.kill).start()
+    with held_work_folder("other"):
+        assert holder.poll() is None, "another key does not wait"
+    with held_work_folder("key") as folder:
+        assert holder.poll() is not None, "a killed process lets go"
+        folder.rmdir()
+    with held_work_folder("key") as folder:
+        assert folder.is_dir(), "though it was finished and removed"
+    holder.communicate()
 
 
 def test_work_lies_under_the_home_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,10 @@ from omnihuman.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code: 0 good, 1 our defect, 2 the user's mistake, 3 partly done."""
+    """Runs one verb and returns its exit code.
+
+    0 all good; 1 nothing could be done, or a defect of ours; 2 the user's mistake; 3 partly done.
+    """
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("omnihuman").setLevel(logging.INFO)
@@ -29,7 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="omnihuman",
         description="Train, compare, release and run your own OmniHuman.",
-        epilog="Exit codes: 0 all good; 1 a defect of ours; 2 your input or configuration is wrong; 3 partly done.",
+        epilog="Exit codes: 0 all good; 1 nothing could be done, or a defect of ours; 2 your input or configuration is"
+        " wrong; 3 partly done.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     config.add_verbs(group(verbs, "config", "compose and show params.yaml"))

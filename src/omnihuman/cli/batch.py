@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omnihuman.rendering.submit import Batch
 
 _RENDERS = Path("renders")
+_CODES = "exit code 3 when only a part could be rendered, 1 when nothing could"
 
 
 def add_verbs(add: Adder) -> None:
@@ -18,18 +19,19 @@ def add_verbs(add: Adder) -> None:
     parser = add(
         "submit",
         _submit,
-        "render a file of jobs (JSON Lines) with one pinned version; what is done already is skipped",
+        f"render a file of jobs (JSON Lines) with one pinned version; what is done already is skipped; {_CODES}",
         "omnihuman batch submit jobs.jsonl --output renders/today --workers 2",
     )
     parser.add_argument(
-        "jobs", type=Path, help="one JSON object a line: image, audio, pose, text, seed, output, parameters"
+        "jobs", type=Path, help="one JSON object a line: image, audio, pose, image_pose, text, seed, output, parameters"
     )
     parser.add_argument("--output", type=Path, help="folder of the videos (default: renders/NAME of the jobs' file)")
     parser.add_argument("--model", help="a version or alias (default: champion, or what an unended batch began with)")
     parser.add_argument("--dry-run", action="store_true", help="list what would be rendered; write nothing")
     parser.add_argument("--no-wait", action="store_true", help="leave the rendering to `omnihuman batch work`")
     _add_worker_options(parser)
-    parser = add("work", _work, "render what is open in a folder's batch", "omnihuman batch work renders/today")
+    summary = f"render what is open in a folder's batch; {_CODES}"
+    parser = add("work", _work, summary, "omnihuman batch work renders/today")
     parser.add_argument("folder", type=Path, help="the output folder of a submitted batch")
     _add_worker_options(parser)
     parser = add("status", _status, "a folder's batch as a table", "omnihuman batch status renders/today")

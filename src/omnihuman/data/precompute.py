@@ -21,7 +21,7 @@ from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.storage.files import publish_folder
-from omnihuman.storage.work import code_key, content_key, work_folder
+from omnihuman.storage.work import code_key, content_key, held_work_folder
 
 _REFERENCES_PER_CLIP = 3
 
@@ -121,14 +121,23 @@ def _encode_shard(
 ) -> list[dict]:
     """Encodes or restores one shard and returns its rows of the sample table."""
     columns = ["clip_id", "sha256", "start_seconds", "end_seconds", "caption", "keypoints_sha256"]
-    finished = work_folder(
-        content_key(
-            encoders=asdict(description),
-            config=asdict(config),
-            clips=part[columns].values.tolist(),
-            code=code_key("encoders", "data/precompute.py", "data/shards.py", "media/video.py", "media/sound.py"),
-        )
+    key = content_key(
+        encoders=asdict(description),
+        config=asdict(config),
+        clips=part[columns].values.tolist(),
+        code=code_key("encoders", "data/precompute.py", "data/shards.py", "media/video.py", "media/sound.py"),
     )
+    with held_work_folder(key) as finished:
+        rows = _finished_shard(config, sources, part, finished, progress)
+        shutil.copyfile(finished / "shard.safetensors", shard)
+        if any(row["status"] != "ok" for row in rows):
+            shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
+    flags = part.set_index("clip_id")[["audio_eligible", "pose_eligible", "identity", "split"]]
+    return [{**row, **flags.loc[row["clip_id"]].to_dict(), "shard": shard.name} for row in rows]
+
+
+def _finished_shard(config: Encode, sources: Path, part: pd.DataFrame, finished: Path, progress: str) -> list[dict]:
+    """Rows of a shard that lies in the folder `finished`, encoded now if it is not there yet."""
     if not (finished / "samples.parquet").exists():
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
         jobs = [_job(row, sources, config) for row in part.to_dict("records")]
@@ -140,12 +149,7 @@ def _encode_shard(
             for record, job, outcome in zip(part.to_dict("records"), jobs, outcomes, strict=True)
         ]
         write_table(rows, SAMPLES, finished / "samples.parquet")
-    shutil.copyfile(finished / "shard.safetensors", shard)
-    rows = read_table(finished / "samples.parquet").to_dict("records")
-    if any(row["status"] != "ok" for row in rows):
-        shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
-    flags = part.set_index("clip_id")[["audio_eligible", "pose_eligible", "identity", "split"]]
-    return [{**row, **flags.loc[row["clip_id"]].to_dict(), "shard": shard.name} for row in rows]
+    return read_table(finished / "samples.parquet").to_dict("records")
 
 
 def _job(row: dict, sources: Path, config: Encode) -> _Job:

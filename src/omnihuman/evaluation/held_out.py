@@ -42,10 +42,12 @@ class HeldOut:
         """The window driven by its own pose."""
         return replace(self, pose_start=self.start)
 
-    def by_another_pose(self) -> "HeldOut":
-        """The window driven by what the same person does half a clip away."""
-        others = len(self.clip.keypoints) - num_frames(self.clip.latents.shape[2]) + 1
-        return replace(self, pose_start=(self.start + others // 2) % others)
+    def by_another_pose(self) -> "HeldOut | None":
+        """The window driven by what the same person does half a clip away; None where that overlaps the window."""
+        window = num_frames(self.clip.latents.shape[2])
+        others = len(self.clip.keypoints) - window + 1
+        start = (self.start + others // 2) % others
+        return replace(self, pose_start=start) if abs(start - self.start) >= window else None
 
 
 @dataclass(frozen=True)

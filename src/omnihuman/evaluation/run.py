@@ -1,6 +1,7 @@
 """The step `evaluate`: figures, pictures and videos on held-out identities and sounds."""
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from omnihuman.inference.segment import Generator
 from omnihuman.model.checkpoint import load_model
 from omnihuman.storage.files import publish, publish_folder
 
+log = logging.getLogger(__name__)
 _NUM_SHOWN = 6
 
 
@@ -35,9 +37,12 @@ def evaluate(
         return generate(generator, items, batch_size=config.batch_size, seed=seed, label=label)
 
     posed = held_out_windows(encoded, "pose", config.num_pose_clips, seed)
+    others = [item.by_another_pose() for item in posed]
+    if short := others.count(None):
+        log.warning("%d of %d clips are too short to be held against the pose of another moment", short, len(posed))
     by_sound = generated(held_out_windows(encoded, "audio", config.num_audio_clips, seed), "evaluate audio")
-    by_pose = generated([item.by_own_pose() for item in posed], "evaluate pose")
-    by_another = generated([item.by_another_pose() for item in posed], "evaluate pose")
+    by_pose = generated([i.by_own_pose() for i, other in zip(posed, others, strict=True) if other], "evaluate pose")
+    by_another = generated([other for other in others if other], "evaluate pose")
     sound = sound_figures(by_sound, fps, config, seed)
     pose = pose_figures(by_pose, by_another, config, seed)
     with publish_folder(pictures) as folder:

@@ -65,7 +65,14 @@ class RunArm(Protocol):
     """`run_arm`, or what puts something around it."""
 
     def __call__(
-        self, root: Path, arm: Arm, profile: str, *, output: BinaryIO | None, on_step: Callable[[StepResult], None]
+        self,
+        root: Path,
+        commit: str,
+        arm: Arm,
+        profile: str,
+        *,
+        output: BinaryIO | None,
+        on_step: Callable[[StepResult], None],
     ) -> ArmResult:
         """Runs one arm."""
         ...
@@ -116,25 +123,26 @@ def _check_composes(arms: tuple[Arm, ...], profile: str, conf: Path, where: str)
 
 def run_arm(
     root: Path,
+    commit: str,
     arm: Arm,
     profile: str,
     env: Mapping[str, str] | None = None,
     output: BinaryIO | None = None,
     on_step: Callable[[StepResult], None] = lambda _: None,
 ) -> ArmResult:
-    """Runs every step of the graph with the arm's setting in a worktree at the commit of `root`, up to a failure.
+    """Runs every step of the graph with the arm's setting in a worktree of a commit of `root`, up to a failure.
 
     A killed call leaves its finished steps in the shared cache; the same call then runs none of them again.
 
     Args:
+        commit: taken once for all arms, so that work in the checkout meanwhile changes none of them.
         env: the environment of the steps, e.g. with the arm's parent run; default: this process's.
         output: takes what the steps print; default: this process's streams.
         on_step: is told of each step when it has ended.
 
     Raises:
-        UserError: uncommitted code, or the arm does not compose.
+        UserError: the arm does not compose.
     """
-    commit = clean_commit(root)
     key = content_key(root=root.resolve(), commit=commit, profile=profile, overrides=arm.overrides)
     results: list[StepResult] = []
     with worktree(root, key, commit, env) as place:
@@ -172,12 +180,12 @@ def run_ablation(
         run: runs one arm; default: `run_arm` in this process's environment.
 
     Raises:
-        UserError: as `load_arms` and `run_arm`, before any step has run.
+        UserError: as `load_arms`, or for uncommitted code, before any step has run.
     """
     arms = load_arms(name, profile, root / CONF)
-    clean_commit(root)
+    commit = clean_commit(root)
     with ThreadPoolExecutor(parallel) as pool:
-        futures = [pool.submit(_run_and_save, root, name, arm, profile, run or run_arm) for arm in arms]
+        futures = [pool.submit(_run_and_save, root, commit, name, arm, profile, run or run_arm) for arm in arms]
         try:
             return [future.result() for future in futures]
         except BaseException:
@@ -188,12 +196,12 @@ def run_ablation(
             raise
 
 
-def _run_and_save(root: Path, name: str, arm: Arm, profile: str, run: RunArm) -> ArmResult:
+def _run_and_save(root: Path, commit: str, name: str, arm: Arm, profile: str, run: RunArm) -> ArmResult:
     folder = root / RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{arm.name}.log"
     with path.open("wb") as output:
-        result = run(root, arm, profile, output=output, on_step=partial(_tell, arm, path))
+        result = run(root, commit, arm, profile, output=output, on_step=partial(_tell, arm, path))
     result.save(folder / f"{arm.name}.json")
     return result
 

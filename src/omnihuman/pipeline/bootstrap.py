@@ -6,6 +6,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
@@ -27,11 +28,17 @@ def bootstrap(root: Path) -> int:
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
         except ObjectAlreadyExists:
             pass
-        client.upsert_global_concurrency_limit_by_name(PROMOTION_LIMIT, 1)
+    limit_promotions()
     (root / INBOX).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     env = os.environ | {"OMNIHUMAN_ROOT": str(root)}
     return subprocess.run(command, cwd=root, env=env, check=False).returncode
+
+
+def limit_promotions() -> None:
+    """Lets the server allow one promotion at a time; a flow on a server that was never bootstrapped needs it, too."""
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # two processes may create it at once
+        client.upsert_global_concurrency_limit_by_name(PROMOTION_LIMIT, 1)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ from omnihuman.config.compose import CONF, compose
 from omnihuman.config.load import PARAMS, load_params
 from omnihuman.pipeline.arms import FIGURES, Arm, ArmResult, load_arms, run_ablation, run_arm
 from omnihuman.pipeline.graph import StepResult
+from omnihuman.pipeline.release import Release
 from omnihuman.pipeline.worktrees import Worktree, clean_commit
+from omnihuman.tracking.entries import open_client
 from omnihuman.tracking.record import RUNS, RunRecord
 from omnihuman.tracking.runs import PARENT_VARIABLE, finish, note_restored, start_parent
+from omnihuman.tracking.server import server_errors
 
 
 class ParentRun:
@@ -36,31 +39,39 @@ class ParentRun:
             note_restored(self.run_id, RunRecord.load(path))
         self.figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
 
+    def take_release(self, release: Release) -> None:
+        """Names the version that was registered, and what became of it."""
+        with server_errors():
+            client = open_client()
+            client.set_tag(self.run_id, "release", release.said)
+            if release.candidate:
+                client.set_tag(self.run_id, "model_version", str(release.candidate.version))
+
 
 @contextmanager
-def flow_run(name: str, place: Worktree, tags: Mapping[str, str]) -> Iterator[ParentRun]:
+def flow_run(name: str, place: Worktree, tags: Mapping[str, str], *, join: bool = False) -> Iterator[ParentRun]:
     """Runs the block below a new run: FINISHED, FAILED or KILLED like the block itself.
+
+    Args:
+        join: where there is a run above already, such as the pipeline's, that one is the block's, and is not ended.
 
     Raises:
         UserError: params.yaml or the tracking server is missing.
     """
+    above = os.environ.get(PARENT_VARIABLE)
+    if join and above:
+        yield ParentRun(above)
+        return
     params = asdict(load_params(place.folder / PARAMS))
-    with _ended(start_parent(name, params, tags, place.folder / PARAMS)) as run:
+    with _ended(start_parent(name, params, tags, place.folder / PARAMS)) as run, _parent_of_all(run):
         yield run
 
 
 @contextmanager
 def ablation_run(name: str, profile: str, tags: Mapping[str, str]) -> Iterator[ParentRun]:
     """Like `flow_run`; the arms that this process runs in the block become its children."""
-    with _ended(start_parent(f"ablation {name}", {"profile": profile}, tags)) as run:
-        before = os.environ.get(PARENT_VARIABLE)
-        os.environ[PARENT_VARIABLE] = run.run_id
-        try:
-            yield run
-        finally:
-            os.environ.pop(PARENT_VARIABLE)
-            if before is not None:
-                os.environ[PARENT_VARIABLE] = before
+    with _ended(start_parent(f"ablation {name}", {"profile": profile}, tags)) as run, _parent_of_all(run):
+        yield run
 
 
 def run_tracked_ablation(root: Path, name: str, profile: str, parallel: int) -> list[ArmResult]:
@@ -79,6 +90,7 @@ def run_tracked_ablation(root: Path, name: str, profile: str, parallel: int) -> 
 
 def run_tracked_arm(
     root: Path,
+    commit: str,
     arm: Arm,
     profile: str,
     *,
@@ -94,12 +106,25 @@ def run_tracked_arm(
     overrides = dict(override.split("=", 1) for override in arm.overrides)
     params = {"profile": profile, "override": overrides, "stage": asdict(last_stage)}
     with _ended(start_parent(arm.name, params, {"arm": arm.name})) as run:
-        result = run_arm(root, arm, profile, run.env(os.environ), output, on_step)
+        result = run_arm(root, commit, arm, profile, run.env(os.environ), output, on_step)
         for record in result.runs.values():
             note_restored(run.run_id, RunRecord(**record))
         run.figures = result.figures
         run.failed = bool(result.exit_code)
         return result
+
+
+@contextmanager
+def _parent_of_all(run: ParentRun) -> Iterator[None]:
+    """Every run that this process begins in the block, or a process that it starts, becomes a child."""
+    before = os.environ.get(PARENT_VARIABLE)
+    os.environ[PARENT_VARIABLE] = run.run_id
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT_VARIABLE)
+        if before is not None:
+            os.environ[PARENT_VARIABLE] = before
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from omnihuman.errors import UserError
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -26,6 +28,14 @@ class Release:
     """One sentence; after a refusal the rules that failed, a line each."""
 
 
+class NotPromoted(UserError):
+    """Something other than the gate kept a registered version from becoming champion."""
+
+    def __init__(self, candidate: Candidate, reason: UserError) -> None:
+        self.candidate = candidate
+        super().__init__(str(reason))
+
+
 def register_checkout(root: Path) -> Candidate:
     """Registers the trained model of a checkout; equal weights and figures keep their version.
 
@@ -42,7 +52,7 @@ def promote_candidate(candidate: Candidate, override: str = "") -> Release:
     """Makes the candidate champion, or says why not: a model that fails its gate is no error.
 
     Raises:
-        UserError: as `omnihuman.registry.aliases.promote`, but for the gate.
+        NotPromoted: where `omnihuman.registry.aliases.promote` has an error of the user's other than the gate.
     """
     from omnihuman.config.load import load_params
     from omnihuman.registry.aliases import GateRefused, promote
@@ -52,4 +62,6 @@ def promote_candidate(candidate: Candidate, override: str = "") -> Release:
     except GateRefused as refused:
         failed = [str(rule) for rule in refused.report.rules if not rule.passed]
         return Release(candidate, False, "not promoted, the gate refused it\n" + "\n".join(failed))
+    except UserError as error:
+        raise NotPromoted(candidate, error) from error
     return Release(candidate, True, "is the champion" if done.moved else "is the champion already")

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -33,10 +35,20 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the two servers listen on 127.0.0.1."""
+    """Where the two servers listen on 127.0.0.1.
+
+    Raises:
+        UserError: both at one port.
+    """
 
     prefect: int = 4200
     mlflow: int = 5000
+
+    def __post_init__(self) -> None:
+        if self.prefect == self.mlflow:
+            raise UserError(
+                f"port {self.prefect} cannot be both servers': give another by --prefect-port or --mlflow-port"
+            )
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -86,7 +98,7 @@ def running() -> Ports | None:
     if not _record().is_file():
         return None
     ports = Ports(**json.loads(_record().read_text(encoding="utf-8")))
-    worker = any("worker" in process.cmdline() for process in _marked())
+    worker = any(_is_worker(process) for process in _marked())
     answer = all(_answers(address) for address in _health(ports))
     return ports if worker and answer else None
 
@@ -180,9 +192,11 @@ def _start_all(root: Path, ports: Ports) -> None:
         "mlflow": _start("mlflow", _mlflow_command(ports, store), {**env, MLFLOW_URL: store}),
     }
     for (name, process), address in zip(servers.items(), _health(ports), strict=True):
-        _wait_for(name, process, address)
+        _wait_for(name, process, partial(_answers, address))
     _bootstrap(root, env)
-    _start("worker", ["prefect", "worker", "start", "--pool", POOL, "--name", "local"], env, root)
+    begin = datetime.now(UTC)
+    worker = _start("worker", ["prefect", "worker", "start", "--pool", POOL, "--name", "local"], env, root)
+    _wait_for("worker", worker, partial(_heartbeat_since, begin, ports.addresses[PREFECT_URL]))
 
 
 def _prepared_store(root: Path) -> str:
@@ -218,9 +232,9 @@ def _start(name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path 
         )
 
 
-def _wait_for(name: str, process: "psutil.Popen", address: str) -> None:
+def _wait_for(name: str, process: "psutil.Popen", is_up: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not _answers(address):
+    while not is_up():
         if process.poll() is not None or time.monotonic() > deadline:
             raise UserError(f"{name} does not start, see {folder() / name}.log")
         time.sleep(_POLL_SECONDS)
@@ -240,6 +254,24 @@ def _answers(address: str) -> bool:
             return answer.status == 200
     except (OSError, ValueError):
         return False
+
+
+def _heartbeat_since(begin: datetime, server: str) -> bool:
+    """Whether the pool's worker has reported to the server; it keeps what earlier workers of this name reported."""
+    content = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server}/work_pools/{POOL}/workers/filter", b"{}", content)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            beats = [worker["last_heartbeat_time"] for worker in json.load(answer)]
+    except (OSError, ValueError):
+        return False
+    return any(beat and datetime.fromisoformat(beat) >= begin for beat in beats)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return "worker" in process.cmdline()
+    return False
 
 
 def _marked() -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,7 +19,13 @@ PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
 ENCODED = "data/encoded"
 EVALUATION = "reports/evaluation.json"
-_CHANGED_BY_RUNS = {str(PARAMS), str(LOCK)}
+_CODE = ("--", ".", f":!{PARAMS}", f":!{LOCK}")
+"""Git's words for all that no run changes."""
+_DIFF = (
+    "diff", "--relative", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--ignore-submodules=none",
+    "--src-prefix=a/", "--dst-prefix=b/", "HEAD",
+)  # fmt: skip
+"""Settings of the user's git do not change what these print."""
 _RERUN = "run `dvc repro`, then register again"
 
 
@@ -79,8 +86,10 @@ class Trained:
     origin: Origin
     figures: dict[str, Any]
     """reports/evaluation.json."""
-    changes: str
-    """The difference of tracked files to the commit; empty for a clean checkout."""
+    changed: tuple[str, ...]
+    """Tracked files that differ from the commit, without dvc.lock and params.yaml."""
+    changes: bytes
+    """Their difference to the commit, or why that is unknown; empty for a clean checkout."""
 
 
 def read_trained(root: Path) -> Trained:
@@ -101,7 +110,7 @@ def read_trained(root: Path) -> Trained:
             raise UserError(f"{path} is missing, {remedy}")
     steps = read_yaml(root / LOCK)["stages"]
     data = _check_recorded(root, steps, stage)
-    commit, changes = _checkout(root)
+    commit, changed, changes = _checkout(root)
     params = read_yaml(root / PARAMS)
     weights_sha256 = file_sha256(folder / "model.safetensors")
     origin = Origin(
@@ -117,7 +126,8 @@ def read_trained(root: Path) -> Trained:
         stage=stage,
         run_ids=_run_ids(root, stage, weights_sha256),
     )
-    return Trained(folder, origin, json.loads((root / EVALUATION).read_text(encoding="utf-8")), changes)
+    figures = json.loads((root / EVALUATION).read_text(encoding="utf-8"))
+    return Trained(folder, origin, figures, changed, changes)
 
 
 def evaluation_set(data_md5: str, params: dict[str, Any]) -> str:
@@ -161,21 +171,20 @@ def _at(tree: Any, name: str) -> Any:
     return tree
 
 
-def _checkout(root: Path) -> tuple[str, str]:
-    """The commit and the difference of tracked files to it; without git both say so."""
+def _checkout(root: Path) -> tuple[str, tuple[str, ...], bytes]:
+    """The commit, the tracked files that differ from it, and how; without git the last says so."""
     try:
-        commit = _git(root, "rev-parse", "HEAD").strip()
-        changed = _git(root, "diff", "--name-only", "--relative", "HEAD").splitlines()
+        commit = _git(root, "rev-parse", "HEAD").decode().strip()
+        names = _git(root, *_DIFF, "--name-only", "-z", *_CODE)  # -z: names as they are, without quotes
+        changes = _git(root, *_DIFF, *_CODE)
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", "") or str(error)
-        return "unknown", f"the code's version is unknown: {reason.strip()}\n"
-    code = [name for name in changed if name not in _CHANGED_BY_RUNS]
-    return commit, _git(root, "diff", "--relative", "HEAD", "--", *code) if code else ""
+        reason = getattr(error, "stderr", b"").decode(errors="replace") or str(error)
+        return "unknown", (), f"the code's version is unknown: {reason.strip()}\n".encode()
+    return commit, tuple(map(os.fsdecode, names.split(b"\0")[:-1])), changes
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _git(root: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True).stdout
 
 
 def _run_ids(root: Path, stage: str, weights_sha256: str) -> dict[str, str]:

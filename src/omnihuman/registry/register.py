@@ -37,7 +37,7 @@ def register(root: Path, *, allow_dirty: bool = False) -> ModelVersion:
     trained = read_trained(root)
     if trained.changes and not allow_dirty:
         raise UserError(
-            f"{root.resolve()}: {_first_lines(trained.changes)}\ncommit the code first, so that the model can be made"
+            f"{root.resolve()}: {_uncommitted(trained)}\ncommit the code first, so that the model can be made"
             " again, or give --allow-dirty, which is recorded"
         )
     client = connect()
@@ -47,9 +47,10 @@ def register(root: Path, *, allow_dirty: bool = False) -> ModelVersion:
     return as_version(client, version)
 
 
-def _first_lines(changes: str) -> str:
-    files = [line.split(" b/")[-1] for line in changes.splitlines() if line.startswith("diff --git ")]
-    return f"uncommitted changes in {', '.join(files[:5])}{' ...' * (len(files) > 5)}" if files else changes.strip()
+def _uncommitted(trained: Trained) -> str:
+    if not trained.changed:
+        return trained.changes.decode(errors="replace").strip()
+    return f"uncommitted changes in {', '.join(trained.changed[:5])}{' ...' * (len(trained.changed) > 5)}"
 
 
 def _known(client: "MlflowClient", trained: Trained) -> "RegisteredVersion | None":
@@ -121,7 +122,7 @@ def _artifacts(root: Path, trained: Trained, folder: Path) -> list[Path]:
     found = [trained.folder / "model.safetensors", trained.folder / "model.json"]
     found += [root / PARAMS, root / LOCK, root / EVALUATION]
     if trained.changes:
-        (folder / "uncommitted.diff").write_text(trained.changes, encoding="utf-8")
+        (folder / "uncommitted.diff").write_bytes(trained.changes)
         found.append(folder / "uncommitted.diff")
     return found
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # at run time MLflow is imported once `prepare` has been, who
 MODEL_NAME = "omnihuman"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
+_MAX_DIGITS = 18  # what any database takes for a whole number
 _REMEDY = "`omnihuman registry list` shows what there is"
 
 
@@ -63,12 +64,15 @@ def find(client: "MlflowClient", reference: str) -> "RegisteredVersion":
     if reference not in known and not reference.isdecimal():
         raise UserError(f"{MODEL_NAME} has no alias {reference!r}, give a version's number or an alias; {_REMEDY}")
     number = known.get(reference, reference)
+    unknown = UserError(f"{MODEL_NAME} has no version {number}; {_REMEDY}")
+    if len(str(number)) > _MAX_DIGITS:
+        raise unknown
     try:
         return client.get_model_version(MODEL_NAME, str(number))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise UserError(f"{MODEL_NAME} has no version {number}; {_REMEDY}") from error
+        raise unknown from error
 
 
 @contextmanager

@@ -20,10 +20,14 @@ FIELDS: dict[str, type] = {
 }  # fmt: skip
 PARAMETERS: dict[str, type] = {**get_type_hints(Sampling), **get_type_hints(Render)}
 """What a job may set instead of the value in params.yaml."""
-_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "an object"}
+_MAX_DIGITS = 20  # of a seed of 64 bits
+_WORDS = {
+    str: "text", int: f"a whole number of at most {_MAX_DIGITS} digits", float: "a finite number", dict: "an object",
+}  # fmt: skip
 _MAX_ERRORS = 100
 _MAX_NAME_BYTES = 200  # leaves room for the suffixes of the sidecar and of temporary files
 _MAX_CRF = 51
+_MAX_SHOWN = 200  # characters of what is wrong, in a message
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class _LineReader:
         if "image_pose" in told and "pose" not in told:
             self._blame("image_pose", "acts with pose only, and pose is missing")
         files = {role: self._file(role, values[role]) for role in ROLES if role in values}
-        name = self._output(values["output"]) if "output" in values else None
+        name = self._named(values["output"]) if "output" in values else None
         sampling, render = self._parameters(values.get("parameters", {}))
         if self.errors:
             return None
@@ -116,7 +120,7 @@ class _LineReader:
 
     def _parse(self, line: bytes) -> dict[str, Any] | None:
         try:
-            told = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition)
+            told = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repetition, parse_int=_whole)
         except UnicodeDecodeError:
             self.errors.append(f"line {self.number}: is no UTF-8")
         except json.JSONDecodeError as error:
@@ -153,13 +157,23 @@ class _LineReader:
             self._blame(role, f"{path}: {error}")
         return path
 
+    def _named(self, value: str) -> str:
+        try:
+            return self._output(value)
+        except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or a loop of links
+            reason = getattr(error, "strerror", None) or str(error)
+            self._blame("output", f"{_shortened(json.dumps(value))}: {_shortened(reason)}; give another")
+            return value
+
     def _output(self, value: str) -> str:
         path = self.output / value
         if not path.resolve().is_relative_to(self.output.resolve()) or Path(value).is_absolute():
             self._blame("output", f"{value} leaves the output folder {self.output}; give a name inside it")
             return value
         name = path.resolve().relative_to(self.output.resolve())
-        if name.suffix != ".mp4":
+        if not name.parts:
+            self._blame("output", f"names the output folder itself ({json.dumps(value)}), give a name such as a.mp4")
+        elif name.suffix != ".mp4":
             self._blame("output", f"{value}: only .mp4 can be written, name it {Path(value).with_suffix('.mp4')}")
         elif any(part.startswith(".") for part in name.parts):
             self._blame("output", f"{value}: a name that begins with a dot is hidden, give another")
@@ -186,6 +200,15 @@ class _LineReader:
 
 def _only(values: dict[str, Any], schema: type) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in get_type_hints(schema)}
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number; one of absurd length as the float that no field for whole numbers takes."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} ..."
 
 
 def _fits(value: Any, kind: type) -> bool:

@@ -18,6 +18,7 @@ LEDGER = "ledger.sqlite"
 STATES = ("pending", "leased", "done", "failed", "dead")
 FINAL = ("done", "dead")
 _BUSY_SECONDS = 60.0
+_FINISHED = "finished videos are found by their sidecars"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batch (manifest TEXT NOT NULL, last_token INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS item (
@@ -83,7 +84,7 @@ class Ledger:
             LedgerError: another batch is being rendered into this folder.
         """
         finished = set(finished)
-        with self._transaction() as database:
+        with self._transaction(create=True) as database:
             for statement in _SCHEMA.split(";\n"):
                 database.execute(statement)
             self._replace(database, manifest)
@@ -175,8 +176,8 @@ class Ledger:
             return {row["token"] for row in database.execute("SELECT token FROM item WHERE state = 'leased'")}
 
     def exists(self) -> bool:
-        """Whether a batch was ever submitted into the folder."""
-        return self._path.is_file()
+        """Whether a batch was ever submitted into the folder; an empty file is what a kill has left of that."""
+        return self._path.is_file() and self._path.stat().st_size > 0
 
     def _replace(self, database: sqlite3.Connection, manifest: str) -> None:
         row = database.execute("SELECT manifest FROM batch").fetchone()
@@ -204,9 +205,12 @@ class Ledger:
             )
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, create: bool = False) -> Iterator[sqlite3.Connection]:
+        if not create and not self.exists():
+            raise LedgerError(f"{self._path} is missing: submit the jobs again, {_FINISHED}")
+        place = f"{self._path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
         try:
-            with closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)) as database:
+            with closing(sqlite3.connect(place, _BUSY_SECONDS, isolation_level=None, uri=True)) as database:
                 database.row_factory = sqlite3.Row
                 database.execute("BEGIN IMMEDIATE")
                 try:
@@ -216,5 +220,5 @@ class Ledger:
                     raise
                 database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            remedy = "delete it and submit the jobs again: finished videos are found by their sidecars"
+            remedy = f"delete it and submit the jobs again, {_FINISHED}"
             raise LedgerError(f"{self._path} cannot be used ({error}); {remedy}") from error

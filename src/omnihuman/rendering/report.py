@@ -49,8 +49,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 when all is done, else 3."""
-        return 0 if all(outcome.state == "done" for outcome in self.outcomes) else 3
+        """0 when all is done, 3 when a part is, 1 when nothing is."""
+        done = [outcome.state == "done" for outcome in self.outcomes]
+        return 0 if all(done) else 3 if any(done) else 1
 
 
 def counts(states: Iterable[str]) -> str:

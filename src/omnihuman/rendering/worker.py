@@ -42,6 +42,7 @@ class Policy:
     backoff_seconds: float = 2.0
     """Before the second attempt; doubled before each further one, and varied by half around it."""
     max_memory_failures: int = 2
+    """The item is dead after that many; see `_record_failure`."""
 
     def retry_seconds(self, attempt: int, chance: float) -> float | None:
         """How long to wait after a failed attempt, with `chance` in [0, 1) for the jitter; None gives up."""
@@ -154,6 +155,13 @@ class _Worker:
             put(video, self.folder / name, provenance)
 
     def _record_failure(self, item: Item, lease: Lease, error: Exception) -> None:
+        """An item with a mistake of the user's is dead at once; what may pass is tried again.
+
+        What ran out of memory is tried once more at the same size, after this process has freed what it no longer
+        needs and others had time to end. Smaller would be another video: a segment's length and size are the model's
+        and the picture's, the enlargement is the job's. Segments are rendered and written one at a time already; only
+        the branches of guidance, which are one batch, could still be separated.
+        """
         memory = _is_out_of_memory(error)
         if isinstance(error, UserError):
             retry = None

@@ -5,9 +5,16 @@ DVC deletes a step's outputs before it runs the step, so resume state cannot lie
 
 import hashlib
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
 
 
 def omnihuman_home() -> Path:
@@ -41,3 +48,23 @@ def work_folder(key: str) -> Path:
     folder = omnihuman_home() / "work" / key
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def held_work_folder(key: str) -> Iterator[Path]:
+    """The work folder of a key, for this process alone while the block lasts; a second process says so and waits.
+
+    Two clones below one home would otherwise write into one checkpoint. A killed process lets go.
+    """
+    folder = work_folder(key)
+    lock = FileLock(folder.with_name(f"{key}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        log.warning("another process is at the same work (%s): waiting for it", folder)
+        lock.acquire()
+    try:
+        folder.mkdir(exist_ok=True)  # who held it before may have finished it
+        yield folder
+    finally:
+        lock.release()

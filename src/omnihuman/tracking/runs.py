@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from omnihuman.storage.files import file_sha256, publish
-from omnihuman.storage.work import work_folder
+from omnihuman.storage.work import held_work_folder
 from omnihuman.tracking.curves import Curves
 from omnihuman.tracking.entries import PARENT_TAG, PARENT_VARIABLE, log_data, log_parameters, open_client, parent_tags
 from omnihuman.tracking.record import RunRecord, record_path
@@ -110,9 +110,8 @@ def step_run(step: TrackedStep) -> Iterator[StepRun]:
         UserError: the server does not answer, or the parent is not there; raised before the block begins.
     """
     experiment = prepare()
-    with server_errors(), _interrupted_by_terminate():
+    with held_work_folder(step.key) as work, server_errors(), _interrupted_by_terminate():
         client = open_client()
-        work = work_folder(step.key)
         run = StepRun(client, _begin(client, experiment, step, work), work)
         try:
             yield run
@@ -123,8 +122,8 @@ def step_run(step: TrackedStep) -> Iterator[StepRun]:
         except BaseException:
             run.end("FAILED")
             raise
-    record.save(record_path(step.name))
-    shutil.rmtree(work)
+        record.save(record_path(step.name))
+        shutil.rmtree(work)
 
 
 def start_parent(name: str, params: Mapping[str, Any], tags: Mapping[str, str], config: Path | None = None) -> str:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import RLock
 
 from filelock import FileLock
 
@@ -25,6 +26,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
+_one_at_a_time = RLock()
 _ONE_TRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
@@ -121,17 +123,21 @@ def _check_file(path: Path) -> None:
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Inside the block each call to a server is tried once, with ten seconds for the answer."""
-    before = {name: os.environ.get(name) for name in _ONE_TRY}
-    os.environ.update(_ONE_TRY)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    """Inside the block each call to a server is tried once, with ten seconds for the answer.
+
+    MLflow reads the environment, which threads share: they take turns, or one would take another's setting for its own.
+    """
+    with _one_at_a_time:
+        before = {name: os.environ.get(name) for name in _ONE_TRY}
+        os.environ.update(_ONE_TRY)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 @contextmanager

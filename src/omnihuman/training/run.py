@@ -24,7 +24,7 @@ from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
 from omnihuman.model.mmdit import OmniHumanTransformer
 from omnihuman.storage.files import file_sha256, publish, publish_folder
-from omnihuman.storage.work import code_key, content_key, work_folder
+from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.dataset import SampleSettings, StageBatches
 from omnihuman.training.module import StageModule
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
@@ -58,23 +58,27 @@ def train_stage(
     passes its parent's weights on and says so in its description.
 
     Args:
-        work: where the checkpoints lie, for a caller who removes it when the result is safe; by default the work
-            folder of `stage_key`, removed at the end.
+        work: where the checkpoints lie, for a caller who holds it and removes it when the result is safe; by default
+            the work folder of `stage_key`.
         report: takes loss and learning rate of every step, after a resume also those from before.
 
     Raises:
         UserError: there is no training clip at all, or the parent is missing or of another shape.
     """
+    if work is None:
+        with held_work_folder(stage_key(run, encoded, models)) as folder:
+            train_stage(run, encoded, models, folder, report)
+            shutil.rmtree(folder)
+        return
     encoders = Encoders.load(encoded / "encoders.json")
     samples = _training_samples(encoded)
     model, known = _initial_model(run, samples, encoded, encoders, models)
     note = _why_pass_on(run, samples)
     losses: list[float] = []
-    folder_of_checkpoints = work or work_folder(stage_key(run, encoded, models))
     if note:
         log.warning("%s: %s", run.name, note)
     else:
-        losses = _fit(run, model, samples, encoded, encoders, folder_of_checkpoints, report)
+        losses = _fit(run, model, samples, encoded, encoders, work, report)
     description = ModelDescription(
         stage=run.name,
         parent=run.stage.parent or "",
@@ -88,8 +92,6 @@ def train_stage(
     with publish_folder(models / run.name) as folder:
         save_model(folder, model, description)
         _save_losses(folder / "loss.csv", losses)
-    if work is None:
-        shutil.rmtree(folder_of_checkpoints)
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:

@@ -88,9 +88,9 @@ def gesturing_wrists(
     wrists = []
     for side, name in zip(SIDES, ("left", "right"), strict=True):
         active = kind == "spread" or side_name == name
-        lift = rng.uniform(0, 1.0 if active else 0.3, len(key_seconds))
+        lift = rng.uniform(0.55, 1.0, len(key_seconds)) if active else rng.uniform(0, 0.3, len(key_seconds))
         if kind == "spread":
-            lift *= np.arange(len(key_seconds)) % 2 == 1
+            lift = 0.5 * lift * (np.arange(len(key_seconds)) % 2 == 1)
         outward = room.rest_half_width + (room.half_width - room.rest_half_width) * np.clip(
             lift * 1.3 + rng.uniform(-0.1, 0.1, len(key_seconds)), 0, 1
         )

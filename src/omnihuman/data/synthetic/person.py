@@ -7,8 +7,6 @@ from omnihuman.data.synthetic.head import draw_back_hair, draw_head
 from omnihuman.data.synthetic.looks import Looks
 from omnihuman.data.synthetic.motion import INDEX, Motion
 
-HAND_SIZE = 1.35
-"""Times a real hand's: at 64 pixels it would have four."""
 FINGER_ANGLES = (-0.42, -0.14, 0.14, 0.42)
 
 
@@ -143,7 +141,7 @@ def _draw_arms(canvas: Canvas, looks: Looks, joints: dict[str, np.ndarray]) -> N
 
 def _draw_hand(canvas: Canvas, looks: Looks, elbow: np.ndarray, wrist: np.ndarray, side: int) -> None:
     along = (wrist - elbow) / (np.linalg.norm(wrist - elbow) + 1e-9)
-    hand = canvas.placed(wrist, float(np.arctan2(along[0], -along[1])), (HAND_SIZE * side, HAND_SIZE))
+    hand = canvas.placed(wrist, float(np.arctan2(along[0], -along[1])), (side, 1.0))
     dark = shade(looks.skin, 0.86)
     hand.limb(np.array([-0.02, -0.04]), np.array([-0.11, -0.12]), (0.036, 0.028), dark)
     for index, angle in enumerate(FINGER_ANGLES):

@@ -11,7 +11,7 @@ from omnihuman.data.synthetic.scene import BACKGROUNDS, OUTDOORS, STYLES, WALLS
 from omnihuman.data.synthetic.voice import Voice, draw_voice
 
 FPS = (24, 25, 30)
-SHOTS = {"face": 0.5, "half body": 0.45, "full body": 0.05}
+SHOTS = {"face": 0.55, "half body": 0.35, "full body": 0.1}
 ASPECTS = {"portrait": 3 / 4, "square": 1.0, "landscape": 4 / 3, "tall": 9 / 16, "wide": 16 / 9}
 """Width by height."""
 FORMAT_SHARES = {
