@@ -41,7 +41,8 @@ stages:
     cmd: >-
       echo measure >> $COUNTER; mkdir -p reports runs;
       echo "{\\"share\\":" `head -1 different | cut -d':' -f2` "}" > reports/evaluation.json;
-      echo "{\\"parent\\": \\"$OMNIHUMAN_PARENT_RUN\\"}" > runs/measure.json
+      echo "{\\"step\\": \\"measure\\", \\"run_id\\": \\"0\\", \\"experiment_id\\": \\"0\\", \\"sha256\\": \\"\\","
+      "\\"finished\\": \\"\\", \\"parent_run_id\\": \\"$OMNIHUMAN_PARENT_RUN\\"}" > runs/measure.json
     deps: [different]
     outs: [reports/evaluation.json, runs/measure.json]
 """
@@ -137,7 +138,7 @@ def test_two_arms_side_by_side_run_the_common_step_once(project: Path, monkeypat
     assert counts() == {"common": 1, "common ended": 1, "differs": 2, "measure": 2}
     assert sorted(outcomes(result)[0] for result in results) == [Outcome.RAN, Outcome.RESTORED]
     assert [result.figures for result in results] == [{"share": 0.1}, {"share": 0.5}]
-    assert [result.runs for result in results] == [{"measure": {"parent": arm.name}} for arm in ARMS]
+    assert [result.runs["measure"]["parent_run_id"] for result in results] == [arm.name for arm in ARMS]
     assert {result.commit for result in results} == {git(project, "rev-parse", "HEAD").strip()}
     assert worktrees(project) == [] and git(project, "status", "--porcelain").strip() == "M code"
     git(project, "checkout", "--quiet", "code")

@@ -38,7 +38,7 @@ def test_two_arms_of_the_real_graph_train_nothing_twice_though_killed(
     folder = clone / RESULTS / "audio_mix"
     logs = [folder / f"{arm.name}.log" for arm in ARMS]
     killed = subprocess.Popen(command, cwd=clone, env=env)
-    in_stage_2 = wait_until(lambda: any("2_audio: step 2 of 4" in text(log) for log in logs), 300)
+    in_stage_2 = wait_until(lambda: any("2_audio: step 1 of 4" in text(log) for log in logs), 300)
     killed.kill()
     killed.wait()
     assert in_stage_2

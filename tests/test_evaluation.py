@@ -153,6 +153,8 @@ def test_a_pose_is_followed_where_it_decides_and_not_where_any_pose_would_do():
     assert followed.over_null.low > 0.1 and followed.over_still.low > 0.1 and followed.null == followed.still
     ignored = pose_figures(clips(REAL), clips(REAL), config, 0)
     assert ignored.over_null.value == 0, "a video that is the same with any pose follows none"
+    short = pose_figures(clips(REAL), [None] * 3, config, 0)
+    assert short.gain == followed.gain and short.null.num_clips == short.over_null.num_clips == 0
     nothing = pose_figures([], [], config, 0)
     assert nothing.gain.num_clips == 0 and np.isnan(nothing.over_null.value)
 

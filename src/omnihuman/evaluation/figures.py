@@ -1,9 +1,11 @@
 """The figures of one evaluation, from generated clips to intervals; pure functions of their inputs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from omnihuman.config.schema.evaluate import Evaluate
 from omnihuman.evaluation.held_out import GeneratedClip
@@ -75,32 +77,25 @@ def sound_figures(clips: Sequence[GeneratedClip], fps: float, config: Evaluate, 
 
 
 def pose_figures(
-    clips: Sequence[GeneratedClip], by_another: Sequence[GeneratedClip], config: Evaluate, seed: int
+    clips: Sequence[GeneratedClip], by_another: Sequence[GeneratedClip | None], config: Evaluate, seed: int
 ) -> PoseFigures:
     """Keypoint distances of pose-driven clips in which the pose moves.
 
     Args:
-        by_another: the same clips in the same order, driven by the pose of another moment.
+        by_another: the same clips in the same order, driven by the pose of another moment; None where there is none.
     """
-    pairs = zip(clips, by_another, strict=True)
-    measured = [(clip.item.identity, errors) for clip, other in pairs if (errors := _pose_errors(clip, other))]
-    people = [person for person, _ in measured]
-    own, other, still, real = zip(*[errors for _, errors in measured], strict=True) if measured else ((), (), (), ())
+    rows = [
+        _pose_row(clip, other, errors)
+        for clip, other in zip(clips, by_another, strict=True)
+        if (errors := _pose_errors(clip))
+    ]
+    table = pd.DataFrame(rows, columns=["person", *(field.name for field in fields(PoseFigures))])
 
-    def gains(errors: Sequence[PoseError]) -> np.ndarray:
-        return np.array([error.gain for error in errors])
+    def estimate(name: str) -> Estimate:
+        known = table.dropna(subset=name)
+        return _estimate(known[name].to_numpy(float), list(known["person"]), config, seed)
 
-    values = {
-        "to_driving": np.array([error.to_driving for error in own]),
-        "to_reference": np.array([error.to_reference for error in own]),
-        "gain": gains(own),
-        "null": gains(other),
-        "still": gains(still),
-        "real": gains(real),
-        "over_null": gains(own) - gains(other),
-        "over_still": gains(own) - gains(still),
-    }
-    return PoseFigures(**{name: _estimate(value, people, config, seed) for name, value in values.items()})
+    return PoseFigures(**{field.name: estimate(field.name) for field in fields(PoseFigures)})
 
 
 def _estimate(values: np.ndarray, people: Sequence[str], config: Evaluate, seed: int) -> Estimate:
@@ -118,10 +113,29 @@ def _background(clip: GeneratedClip) -> float | None:
     return None if mask is None else masked_psnr(clip.video, clip.reference, mask)
 
 
-def _pose_errors(clip: GeneratedClip, other: GeneratedClip) -> tuple[PoseError, ...] | None:
-    """Of the generated clip, of the one driven by another pose, of a still picture, of the real clip a frame late."""
-    scene = PoseScene(clip.keypoints, clip.real, clip.reference_keypoints, clip.reference)
+def _pose_row(clip: GeneratedClip, other: GeneratedClip | None, errors: tuple[PoseError, ...]) -> dict[str, Any]:
+    """One clip's part of each of the `PoseFigures`, as far as there is one."""
+    own, still, real = errors
+    row = {
+        "person": clip.item.identity,
+        "to_driving": own.to_driving,
+        "to_reference": own.to_reference,
+        "gain": own.gain,
+        "still": still.gain,
+        "real": real.gain,
+        "over_still": own.gain - still.gain,
+    }
+    null = pose_error(other.video, _scene(clip)) if other else None
+    return row | ({"null": null.gain, "over_null": own.gain - null.gain} if null else {})
+
+
+def _scene(clip: GeneratedClip) -> PoseScene:
+    return PoseScene(clip.keypoints, clip.real, clip.reference_keypoints, clip.reference)
+
+
+def _pose_errors(clip: GeneratedClip) -> tuple[PoseError, ...] | None:
+    """Of the generated clip, of a still picture, of the real clip a frame late."""
     still = np.broadcast_to(clip.reference, clip.real.shape)
     late = np.concatenate([clip.real[:1], clip.real[:-1]])
-    errors = [pose_error(video, scene) for video in (clip.video, other.video, still, late)]
+    errors = [pose_error(video, _scene(clip)) for video in (clip.video, still, late)]
     return None if None in errors else tuple(error for error in errors if error)

@@ -41,8 +41,9 @@ def evaluate(
     if short := others.count(None):
         log.warning("%d of %d clips are too short to be held against the pose of another moment", short, len(posed))
     by_sound = generated(held_out_windows(encoded, "audio", config.num_audio_clips, seed), "evaluate audio")
-    by_pose = generated([i.by_own_pose() for i, other in zip(posed, others, strict=True) if other], "evaluate pose")
-    by_another = generated([other for other in others if other], "evaluate pose")
+    by_pose = generated([item.by_own_pose() for item in posed], "evaluate pose")
+    mismatched = iter(generated([other for other in others if other], "evaluate pose"))
+    by_another = [next(mismatched) if other else None for other in others]
     sound = sound_figures(by_sound, fps, config, seed)
     pose = pose_figures(by_pose, by_another, config, seed)
     with publish_folder(pictures) as folder:
