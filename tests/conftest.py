@@ -26,16 +26,18 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's own store, caches or runs, nor those of the test before, nor git's settings.
-
-    Set to nothing rather than removed: MLflow sets its variable itself, and only what was set here is restored.
-    """
+    """No test reads or writes the user's own store, caches or runs, nor follows the user's settings of git."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNIHUMAN_HOME", str(tmp_path_factory.mktemp("omnihuman home")))
-        patch.setenv("MLFLOW_TRACKING_URI", "")
         patch.setenv("OMNIHUMAN_PARENT_RUN", "")
         patch.setenv("GIT_CONFIG_COUNT", str(len(GIT_SETTINGS)))
         for number, (key, value) in enumerate(GIT_SETTINGS.items()):
             patch.setenv(f"GIT_CONFIG_KEY_{number}", key)
             patch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_the_test_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow writes the address it was last pointed at into the environment, where the next test would take it up."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
