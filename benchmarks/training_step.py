@@ -18,7 +18,7 @@ from tests.tiny import WIDTHS, random_conditions
 from omnihuman.batch import TrainingBatch
 from omnihuman.config.compose import compose
 from omnihuman.encoders.video_codec import CosineCodec, num_frames
-from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.module import batch_loss
 from omnihuman.training.optimizer import make_optimizer
 

@@ -61,7 +61,7 @@ def test_wav2vec2_loads_published_layout_and_interpolates(tmp_path):
     Wav2Vec2Model(config).save_pretrained(tmp_path)
     encoder = speech_encoder("wav2vec2", str(tmp_path))
     features = encoder.encode(tone(1.0), 25, 25.0)
-    assert features.shape == (25, 16)
+    assert features.shape == (25, 3, 16), "the input of the first layer and the outputs of both"
     assert np.isfinite(features).all()
     assert np.ptp(features, axis=0).max() > 0
 

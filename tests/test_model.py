@@ -8,12 +8,15 @@ import torch
 from tests.tiny import CONFIG, DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_model
 
 from omnihuman.batch import KEYPOINTS, LIMBS
-from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, speech_windows
+from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, Sound, speech_windows
 from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS, motion_mask, put_back
 from omnihuman.conditions.pose import draw_pose
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model, save_model
+from omnihuman.model.modulation import Levels, Modulation
+from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.model.rope import rotate, rotation, video_positions
+from omnihuman.packed import Runs
 
 SIGMA = torch.tensor([0.3, 0.8])
 OFF = torch.zeros(2, dtype=torch.bool)
@@ -72,83 +75,87 @@ def test_motion_frames_replace_the_noise_and_do_not_depend_on_it():
     torch.testing.assert_close(put_back(x, conditions.motion, mask)[:, :, :2], conditions.motion)
 
 
-def test_clean_tokens_are_modulated_with_sigma_zero():
-    from omnihuman.model.blocks import Modulation
-
+def test_clean_tokens_are_modulated_with_sigma_zero(monkeypatch: pytest.MonkeyPatch):
     seen: list[torch.Tensor] = []
-    model = random_model()
-    original = Modulation.video
+    original = Modulation.forward
 
-    def spy(self, inputs):
-        chunks = original(self, inputs)
+    def spy(self: Modulation, levels: Levels) -> tuple[torch.Tensor, ...]:
+        chunks = original(self, levels)
         seen.append(chunks[0])
         return chunks
 
-    Modulation.video = spy  # type: ignore[method-assign]
-    try:
-        conditions = replace(random_conditions(), motion_on=~OFF)
-        for sigma in (0.3, 0.9):
-            model(noisy(), torch.full((2,), sigma), conditions)
-    finally:
-        Modulation.video = original  # type: ignore[method-assign]
-    low, high = seen[0], seen[len(seen) // 2]
-    clean = 6 + 2 * 6  # reference tokens, then two motion latents of 2 x 3 tokens
-    torch.testing.assert_close(low[:, :clean], high[:, :clean])
-    assert (low[:, clean:] - high[:, clean:]).abs().max() > 1e-3
+    monkeypatch.setattr(Modulation, "forward", spy)
+    conditions = replace(random_conditions(), motion_on=~OFF)
+    for sigma in (0.3, 0.9):
+        run(conditions, sigma=torch.full((2,), sigma))
+    low, high = seen[0], seen[len(seen) // 2]  # of the first block's video stream
+    clean = torch.zeros(2, 6 + 3 * 6, dtype=torch.bool)
+    clean[:, : 6 + 2 * 6] = True  # reference tokens, then two motion latents of 2 x 3 tokens
+    clean = clean.flatten()
+    torch.testing.assert_close(low[clean], high[clean])
+    assert (low[~clean] - high[~clean]).abs().amax(dim=1).min() > 1e-3
 
 
-def test_a_latent_frame_hears_only_its_own_sound():
-    model = random_model()
-    attention = model.dual_blocks[0].audio_attention
-    conditions = random_conditions()
-    audio = model.audio_condition(conditions.speech, conditions.speech_mask)
-    video = torch.randn(2, 3 * 6, CONFIG.width, generator=torch.Generator().manual_seed(1))
-    before = attention(video, audio, conditions.audio_on)
-    changed = audio.clone()
-    changed[:, 1] += 1.0
-    difference = (attention(video, changed, conditions.audio_on) - before).abs().amax(dim=(0, 2))
-    assert difference[6:12].min() > 0
-    assert difference[:6].max() == difference[12:].max() == 0
+@pytest.mark.parametrize("sizes", [[(3, 6)], [(3, 6), (2, 4)]])
+def test_a_latent_frame_hears_only_its_own_sound(sizes: list[tuple[int, int]]):
+    """Frames of six tokens, in a pack also frames of four; a clean token before each sample hears nothing."""
+    attention, draw = random_model().audio_attention[0], torch.Generator().manual_seed(1)
+    frames = [tokens for count, tokens in sizes for _ in range(count)]
+    hears = torch.cat([torch.arange(1 + count * tokens) > 0 for count, tokens in sizes])
+    device = hears.device
+    tokens = torch.randn(len(frames), 4, CONFIG.audio_width, generator=draw)
+    x = torch.randn(len(hears), CONFIG.width, generator=draw)
+
+    def heard(tokens: torch.Tensor) -> torch.Tensor:
+        places = hears.nonzero()[:, 0]
+        sound = Sound(tokens.flatten(0, 1), Runs.of([4] * len(frames), device), places, Runs.of(frames, device))
+        return attention(x, sound, places)
+
+    changed = tokens.clone()
+    changed[1] += 1.0
+    difference = (heard(changed) - heard(tokens)).abs().amax(dim=1)
+    first = 1 + frames[0]
+    assert difference[first : first + frames[1]].min() > 0
+    assert difference[:first].max() == difference[first + frames[1] :].max() == 0
+    torch.testing.assert_close(heard(tokens)[~hears], x[~hears], rtol=0, atol=0)
 
 
 def test_sound_adds_nothing_at_initialisation():
     torch.manual_seed(0)
-    from omnihuman.model.mmdit import OmniHumanTransformer
-
     model = OmniHumanTransformer(CONFIG, WIDTHS)
     with torch.no_grad():
-        for layer in (model.norm_out, model.proj_out):
+        for layer in (model.base.norm_out, model.base.proj_out):
             torch.nn.init.normal_(layer.weight, std=0.2)
         on, off = random_conditions(), replace(random_conditions(), audio_on=OFF)
         torch.testing.assert_close(model(noisy(), SIGMA, on), model(noisy(), SIGMA, off), rtol=0, atol=0)
 
 
 def test_gradients_reach_every_parameter():
-    model = random_model()
-    model(noisy(), SIGMA, random_conditions()).square().mean().backward()
+    widths = replace(WIDTHS, speech_layers=3)
+    model = random_model(widths=widths)
+    model(noisy(), SIGMA, random_conditions(widths=widths)).square().mean().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert silent == []
 
 
 def test_speech_windows_follow_the_causal_compression():
-    features = torch.arange(30.0)[:, None].numpy()
+    features = torch.arange(30.0)[:, None, None].numpy()
     windows = speech_windows(features, start=10, num_latents=3)
     assert windows.mask[0].sum() == 1 + 2 * NEIGHBOURS and windows.mask[1:].all()
-    assert windows.features[0, windows.mask[0], 0].tolist() == [8, 9, 10, 11, 12]
-    assert windows.features[1, :, 0].tolist() == list(range(9, 17))  # latent 1 covers frames 11 .. 14
-    assert windows.features[2, :, 0].tolist() == list(range(13, 21))
+    assert windows.features[0, windows.mask[0], 0, 0].tolist() == [8, 9, 10, 11, 12]
+    assert windows.features[1, :, 0, 0].tolist() == list(range(9, 17))  # latent 1 covers frames 11 .. 14
+    assert windows.features[2, :, 0, 0].tolist() == list(range(13, 21))
     edge = speech_windows(features, start=0, num_latents=2)
-    assert edge.features[0, edge.mask[0], 0].tolist() == [0, 1, 2]
-    assert windows.features.shape == (3, WINDOW, 1)
+    assert edge.features[0, edge.mask[0], 0, 0].tolist() == [0, 1, 2]
+    assert windows.features.shape == (3, WINDOW, 1, 1)
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_only():
     positions = video_positions(3, 2, 2, torch.device("cpu"))
-    cosine, sine = rotation(positions, (4, 6, 6), 1e4)
-    x = torch.randn(1, 1, 1, 16, generator=torch.Generator().manual_seed(0)).expand(-1, -1, len(positions), -1)
-    turned = rotate(x, cosine, sine)
+    x = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(0)).expand(len(positions), -1, -1)
+    turned = rotate(x, rotation(positions, (4, 6, 6), 1e4))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
-    products = turned[0, 0] @ turned[0, 0].T
+    products = turned[:, 0] @ turned[:, 0].T
     torch.testing.assert_close(products[0, 4], products[4, 8])  # one step in time, from t = 0 and from t = 1
 
 
@@ -189,9 +196,9 @@ def test_the_network_says_how_the_clean_latent_differs_from_the_reference(refere
     """Whatever sigma, x - sigma v is the reference (nothing where it is off) plus the same network output."""
     model = random_model()
     with torch.no_grad():
-        model.proj_out.weight.zero_()
-        model.proj_out.bias.fill_(0.5)
-        model.latent_std.fill_(2.0)
+        model.base.proj_out.weight.zero_()
+        model.base.proj_out.bias.fill_(0.5)
+        model.prediction.latent_std.fill_(2.0)
         conditions = replace(random_conditions(), reference_on=torch.tensor([reference_on] * 2))
         velocity = model(noisy(), SIGMA, conditions)
     clean = noisy() - SIGMA[:, None, None, None, None] * velocity
@@ -200,12 +207,10 @@ def test_the_network_says_how_the_clean_latent_differs_from_the_reference(refere
 
 
 def test_attention_begins_local_and_blind_to_time():
-    from omnihuman.model.mmdit import OmniHumanTransformer
-
     torch.manual_seed(0)
-    qkv = OmniHumanTransformer(CONFIG, WIDTHS).dual_blocks[0].qkv
+    qkv = OmniHumanTransformer(CONFIG, WIDTHS).base.dual_blocks[0].qkv
     positions = torch.tensor([[0, 0, 0], [3, 0, 0], [0, 0, 1], [0, 0, 2]])
-    q = qkv.norm_q(qkv.to_q.bias.detach().reshape(CONFIG.num_heads, 1, -1)).expand(-1, len(positions), -1)[None]
-    turned = rotate(q, *rotation(positions, CONFIG.rope_axes, CONFIG.rope_theta))[0, 0]
+    q = qkv.norm_q(qkv.to_q.bias.detach().reshape(1, CONFIG.num_heads, -1)).expand(len(positions), -1, -1)
+    turned = rotate(q, rotation(positions, CONFIG.rope_axes, CONFIG.rope_theta))[:, 0]
     same, later, beside, further = (float(turned[0] @ turned[i]) for i in range(4))
     assert same == pytest.approx(later) and same > beside > further

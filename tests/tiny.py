@@ -11,16 +11,23 @@ from omnihuman.data.shards import EncodedClip, Encoders, save_shard
 from omnihuman.encoders.speech import LogMel
 from omnihuman.encoders.video_codec import CosineCodec
 from omnihuman.model.checkpoint import ModelDescription
-from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.model.omnihuman import OmniHumanTransformer
 
-WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=LogMel.width)
+WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_layers=1, speech_width=LogMel.width)
 CONFIG = Model(
-    width=32, num_heads=2, num_dual_blocks=1, num_single_blocks=1, rope_axes=(4, 6, 6), audio_width=16, pose_channels=4
+    width=32,
+    num_heads=2,
+    num_dual_blocks=1,
+    num_single_blocks=1,
+    rope_axes=(4, 6, 6),
+    audio_width=16,
+    pose_channels=4,
+    prediction="departure",
 )
 ENCODERS = Encoders(
     video_codec="cosine", speech_encoder="log_mel", speech_weights="", text_encoder="hashed_words", fps=25.0,
     num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
-    latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, text_width=64,
+    latent_channels=WIDTHS.latent_channels, speech_layers=1, speech_width=LogMel.width, text_width=64,
 )  # fmt: skip
 
 
@@ -28,10 +35,10 @@ EVERYTHING = ("text", "reference", "audio", "pose")
 DESCRIPTION = ModelDescription("3_pose", "", "", 1, EVERYTHING, {"text": 2}, CONFIG, ENCODERS)
 
 
-def random_model(seed: int = 0) -> OmniHumanTransformer:
+def random_model(seed: int = 0, config: Model = CONFIG, widths: Widths = WIDTHS) -> OmniHumanTransformer:
     """Every parameter random: zero-initialised layers would hide mistakes."""
     torch.manual_seed(seed)
-    model = OmniHumanTransformer(CONFIG, WIDTHS)
+    model = OmniHumanTransformer(config, widths)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
@@ -39,7 +46,7 @@ def random_model(seed: int = 0) -> OmniHumanTransformer:
 
 
 def random_conditions(
-    batch: int = 2, num_latents: int = 3, height: int = 2, width: int = 3, seed: int = 0
+    batch: int = 2, num_latents: int = 3, height: int = 2, width: int = 3, seed: int = 0, widths: Widths = WIDTHS
 ) -> Conditions:
     """All conditions on, motion off."""
     draw = torch.Generator().manual_seed(seed)
@@ -49,17 +56,17 @@ def random_conditions(
 
     on = torch.ones(batch, dtype=torch.bool)
     return Conditions(
-        text=normal(batch, 6, WIDTHS.text_width),
-        text_mask=torch.arange(6)[None].expand(batch, -1) < torch.tensor([[4], [6]])[:batch],
-        reference=normal(batch, WIDTHS.latent_channels, height, width),
+        text=normal(batch, 6, widths.text_width),
+        text_mask=torch.arange(6)[None].expand(batch, -1) < torch.tensor([[4], [6]]).repeat(batch, 1)[:batch],
+        reference=normal(batch, widths.latent_channels, height, width),
         reference_on=on,
         reference_keypoints=torch.rand(batch, 17, 3, generator=torch.Generator().manual_seed(seed + 1)),
-        speech=normal(batch, num_latents, WINDOW, WIDTHS.speech_width),
+        speech=normal(batch, num_latents, WINDOW, widths.speech_layers, widths.speech_width),
         speech_mask=torch.ones(batch, num_latents, WINDOW, dtype=torch.bool),
         audio_on=on,
         keypoints=torch.rand(batch, 4 * (num_latents - 1) + 1, 17, 3, generator=draw),
         pose_on=on,
-        motion=normal(batch, WIDTHS.latent_channels, 2, height, width),
+        motion=normal(batch, widths.latent_channels, 2, height, width),
         motion_on=~on,
     )
 
@@ -71,7 +78,7 @@ def random_clip(random: np.random.Generator, num_frames: int = 30, height: int =
         starts=np.array([0, num_frames - 9], np.int32),
         references=random.standard_normal((3, WIDTHS.latent_channels, height, width)).astype(np.float16),
         reference_frames=np.array([0, num_frames // 2, num_frames - 1], np.int32),
-        speech=random.standard_normal((num_frames, LogMel.width)).astype(np.float16),
+        speech=random.standard_normal((num_frames, 1, LogMel.width)).astype(np.float16),
         sound=random.integers(-9000, 9000, num_frames * 640).astype(np.int16),
         keypoints=random.random((num_frames, 17, 3)).astype(np.float32),
         text=random.standard_normal((4, 64)).astype(np.float16),

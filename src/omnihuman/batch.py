@@ -92,13 +92,22 @@ class Conditions:
     reference: Tensor  # [B, C, h, w], the reference picture as one latent frame
     reference_on: Tensor  # bool [B]
     reference_keypoints: Tensor  # [B, K, 3], the pose in the reference picture; zeros where it is not known
-    speech: Tensor  # [B, T, A, speech width], each latent frame's own window
+    speech: Tensor  # [B, T, A, layers, speech width], each latent frame's own window
     speech_mask: Tensor  # bool [B, T, A]
     audio_on: Tensor  # bool [B]
     keypoints: Tensor  # [B, F, K, 3]
     pose_on: Tensor  # bool [B]
     motion: Tensor  # [B, C, M, h, w], clean latents of the motion frames
     motion_on: Tensor  # bool [B]
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """Noisy samples of one size with their conditions; samples of several sizes are several of these."""
+
+    noisy: Tensor  # [B, C, T, h, w]
+    sigma: Tensor  # [B]
+    conditions: Conditions
 
 
 @dataclass(frozen=True)
@@ -117,4 +126,6 @@ class Widths:
 
     latent_channels: int
     text_width: int
+    speech_layers: int
     speech_width: int
+    num_keypoints: int = len(KEYPOINTS)

@@ -1,17 +1,8 @@
-"""Text: the prompt's tokens, projected to the model's width, form the second stream of the MMDiT."""
+"""Text: the prompt's real tokens, of all samples one after the other; the base's own text stream carries them."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
-class TextCondition(nn.Module):
-    """Two-layer projection of frozen text embeddings (OmniHuman-1, sec. 3.1)."""
-
-    def __init__(self, text_width: int, width: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(text_width, width)
-        self.activation = nn.GELU(approximate="tanh")
-        self.linear_2 = nn.Linear(width, width)
-
-    def forward(self, text: Tensor) -> Tensor:
-        """[B, L, text width] to [B, L, D]."""
-        return self.linear_2(self.activation(self.linear_1(text)))
+def pack_text(text: Tensor, mask: Tensor) -> tuple[Tensor, list[int]]:
+    """Text [B, L, text width] with mask [B, L] to the real tokens [M, text width] and how many each sample has."""
+    return text[mask], mask.sum(dim=1).tolist()

@@ -24,9 +24,11 @@ STRENGTH = ("text", "reference", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
-    "num_heads", "num_resamples", "max_text_tokens", "patch_size",
+    "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
 )  # fmt: skip
 _OPTIMIZERS = ("adamw", "muon")
+_PREDICTIONS = ("velocity", "departure")
+_AUDIO_FUSIONS = ("cross_attention", "joint_attention")
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 _SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
 
@@ -113,6 +115,9 @@ def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
 
 
 def _check_model(model: Model) -> Iterator[str]:
+    for key, known in (("prediction", _PREDICTIONS), ("audio_fusion", _AUDIO_FUSIONS)):
+        if (value := getattr(model, key)) not in known:
+            yield f"model.{key}: unknown '{value}', expected one of {', '.join(known)}"
     if model.num_heads <= 0 or model.width % model.num_heads:
         yield f"model.width is {model.width}: set a multiple of model.num_heads ({model.num_heads})"
         return

@@ -89,6 +89,7 @@ def describe(config: Encode) -> Encoders:
         max_aspect=config.max_aspect,
         max_text_tokens=config.max_text_tokens,
         latent_channels=codec.num_channels,
+        speech_layers=speech.num_layers,
         speech_width=speech.width,
         text_width=text.width,
     )
@@ -226,7 +227,7 @@ def _window_starts(num_frames: int, config: Encode) -> list[int]:
 
 def _speech_features(encoder: SpeechEncoder, sound: Sound | None, num_frames: int, fps: float) -> np.ndarray:
     if sound is None or not len(sound.samples):
-        return np.zeros((num_frames, encoder.width), np.float16)
+        return np.zeros((num_frames, encoder.num_layers, encoder.width), np.float16)
     return encoder.encode(sound, num_frames, fps).astype(np.float16)
 
 

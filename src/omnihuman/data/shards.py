@@ -22,7 +22,7 @@ class EncodedClip:
     starts: np.ndarray  # int32 [windows], first frame of each window at model time
     references: np.ndarray  # float16 [pictures, C, h, w], single frames spread over the clip
     reference_frames: np.ndarray  # int32 [pictures]
-    speech: np.ndarray  # float16 [F, speech width], zero rows without sound
+    speech: np.ndarray  # float16 [F, layers, speech width], zero rows without sound
     sound: np.ndarray  # int16 [samples] at 16 kHz, empty without sound
     keypoints: np.ndarray  # float32 [F, K, 3], zeros where none were declared
     text: np.ndarray  # float16 [L, text width]
@@ -43,13 +43,14 @@ class Encoders:
     max_aspect: float
     max_text_tokens: int
     latent_channels: int
+    speech_layers: int
     speech_width: int
     text_width: int
 
     @property
     def widths(self) -> Widths:
         """The channel counts a model needs to know."""
-        return Widths(self.latent_channels, self.text_width, self.speech_width)
+        return Widths(self.latent_channels, self.text_width, self.speech_layers, self.speech_width)
 
     def save(self, path: Path) -> None:
         """Publishes the description as JSON."""

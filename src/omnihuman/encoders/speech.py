@@ -19,6 +19,7 @@ class SpeechEncoder(Protocol):
     """A frozen encoder from 16 kHz sound to one feature vector per video frame."""
 
     name: str
+    num_layers: int
     width: int
 
     def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
@@ -35,6 +36,7 @@ class LogMel:
 
     name = "log_mel"
     columns_per_frame = 4
+    num_layers = 1
     width = _NUM_COSINES * columns_per_frame
 
     def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
@@ -46,7 +48,7 @@ class LogMel:
         columns = np.minimum((times * SAMPLE_RATE / _HOP).astype(int), len(mel) - 1)
         features = mel[columns]
         features[times * SAMPLE_RATE >= len(sound.samples) + _WINDOW] = mel_of_silence()
-        return (features @ _band_cosines()).reshape(num_frames, self.width)
+        return (features @ _band_cosines()).reshape(num_frames, 1, self.width)
 
 
 def log_mel(sound: Sound) -> np.ndarray:
@@ -111,6 +113,7 @@ class Wav2Vec2:
             raise UserError(
                 f"encode.speech_weights: no wav2vec2 model at '{weights}' ({str(error).splitlines()[0]})"
             ) from error
+        self.num_layers = int(self._model.config.num_hidden_layers) + 1
         self.width = int(self._model.config.hidden_size)
 
     def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
@@ -122,12 +125,12 @@ class Wav2Vec2:
         normalised = (samples - samples.mean()) / (samples.std() + 1e-7)  # as the model's own feature extractor does
         with torch.inference_mode():
             states = self._model(torch.from_numpy(normalised).float()[None], output_hidden_states=True).hidden_states
-        features = torch.stack(states).mean(dim=0)[0].numpy()
+        features = torch.cat(states).transpose(0, 1).numpy()
         seconds = (np.arange(num_frames) + 0.5) / fps
         positions = np.clip(seconds * 50.0 - 0.5, 0, len(features) - 1)
         below = np.floor(positions).astype(int)
         above = np.minimum(below + 1, len(features) - 1)
-        share = (positions - below)[:, None]
+        share = (positions - below)[:, None, None]
         return ((1 - share) * features[below] + share * features[above]).astype(np.float32)
 
 

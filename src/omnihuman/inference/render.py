@@ -199,7 +199,7 @@ def _video_inputs(
         reference_keypoints = _read_pose(request.image_pose, encoders.fps, 1)[0]
     if num_frames is None:
         num_frames = len(pose) if pose is not None else 0
-    speech = np.zeros((num_frames, encoders.speech_width), np.float32)
+    speech = np.zeros((num_frames, encoders.speech_layers, encoders.speech_width), np.float32)
     if sound:
         encoder = _speech_encoder(encoders.speech_encoder, encoders.speech_weights)
         speech = encoder.encode(sound, num_frames, encoders.fps)

@@ -17,7 +17,7 @@ from omnihuman.diffusion.timesteps import sampling_schedule
 from omnihuman.encoders.text import TEXT_ENCODERS, TextEncoder
 from omnihuman.encoders.video_codec import VIDEO_CODECS, VideoCodec
 from omnihuman.keyed_random import generator
-from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.model.omnihuman import OmniHumanTransformer
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Blocks of the multimodal diffusion transformer.
 
-x is the stream of reference and video tokens [B, N, D], y the text stream [B, L, D]. Modulation is per token, because
-clean tokens (reference, motion frames) have sigma 0 while the rest have the sample's sigma.
+x is the packed stream of reference and video tokens [N, D], y the packed text stream [M, D], z both as one, sample
+after sample [N + M, D]. See `omnihuman.packed` for how samples of any size share a sequence. The forward passes are
+those of the published open base, MotifVideoTransformer3DModel of huggingface/diffusers, so that its weights load.
 """
 
 from dataclasses import dataclass
@@ -10,50 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from omnihuman.conditions.audio import AudioCrossAttention
-from omnihuman.model.rope import rotate
+from omnihuman.model.modulation import Levels, Modulation, modulate
+from omnihuman.model.rope import Rotation, rotate
+from omnihuman.packed import Joint, Runs, attend
 
 
 @dataclass(frozen=True)
-class BlockInputs:
-    """What every block sees beside its two streams."""
+class Layout:
+    """What every block knows of the tokens beside their values."""
 
-    noisy: Tensor  # [B, D], embedding of the sample's sigma
-    clean: Tensor  # [B, D], embedding of sigma 0
-    is_clean: Tensor  # bool [B, N, 1]
-    rotation: tuple[Tensor, Tensor]  # cosine and sine [N, d / 2]
-    key_mask: Tensor | None  # bool [B, 1, 1, N + L]
-    num_reference: int  # tokens of x that come before the video
-    audio: Tensor | None  # [B, T, sound tokens, audio width]; None: off in the whole batch
-    audio_on: Tensor  # bool [B]
+    streams: Joint
+    x_levels: Levels
+    y_levels: Levels
+    z_levels: Levels
+    x_rotation: Rotation
+    y_rotation: Rotation | None  # None: text has no position
+    z_rotation: Rotation
+    text_places: Tensor | None  # [text tokens] in y; None where y holds nothing but text
+    text: Runs
 
-
-class Modulation(nn.Module):
-    """adaLN: from an embedding of sigma to (shift, scale, gate), once or twice; independent of sigma at first."""
-
-    def __init__(self, width: int, num_chunks: int) -> None:
-        super().__init__()
-        self.num_chunks = num_chunks
-        self.linear = nn.Linear(width, num_chunks * width)
-        nn.init.zeros_(self.linear.weight)
-        # Shifts and scales begin neutral, every third chunk, a gate, begins open.
-        with torch.no_grad():
-            self.linear.bias.copy_((torch.arange(num_chunks) % 3 == 2).float().repeat_interleave(width))
-
-    def text(self, inputs: BlockInputs) -> tuple[Tensor, ...]:
-        """Chunks [B, 1, D] at the sample's sigma."""
-        return self.linear(functional.silu(inputs.noisy))[:, None].chunk(self.num_chunks, dim=-1)
-
-    def video(self, inputs: BlockInputs) -> tuple[Tensor, ...]:
-        """Chunks [B, N, D], at sigma 0 for clean tokens."""
-        noisy = self.linear(functional.silu(inputs.noisy))[:, None].chunk(self.num_chunks, dim=-1)
-        clean = self.linear(functional.silu(inputs.clean))[:, None].chunk(self.num_chunks, dim=-1)
-        return tuple(torch.where(inputs.is_clean, c, n) for c, n in zip(clean, noisy, strict=True))
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without parameters, then an affine map given from outside."""
-    return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    def take_text(self, y: Tensor) -> Tensor:
+        """The tokens of y that are text, [text tokens, D]."""
+        return y if self.text_places is None else y.index_select(0, self.text_places)
 
 
 _SHARPNESS = 2.0
@@ -85,18 +64,36 @@ class QueryKeyValue(nn.Module):
                 projection.bias.copy_(bias.flatten())
                 norm.weight.fill_(_SHARPNESS)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, N, D] to three [B, heads, N, d]."""
-        q, k, v = (
-            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.to_q, self.to_k, self.to_v)
-        )
-        return self.norm_q(q), self.norm_k(k), v
+    def heads(self, projected: Tensor) -> Tensor:
+        """[N, D] to [N, heads, d]."""
+        return projected.unflatten(-1, (self.num_heads, -1))
+
+    def query(self, x: Tensor, angles: Rotation | None) -> Tensor:
+        """[N, D] to [N, heads, d]."""
+        q = self.norm_q(self.heads(self.to_q(x)))
+        return q if angles is None else rotate(q, angles)
+
+    def key(self, x: Tensor, angles: Rotation | None) -> Tensor:
+        """[N, D] to [N, heads, d]."""
+        k = self.norm_k(self.heads(self.to_k(x)))
+        return k if angles is None else rotate(k, angles)
+
+    def forward(self, x: Tensor, angles: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, D] to three [N, heads, d]."""
+        return self.query(x, angles), self.key(x, angles), self.heads(self.to_v(x))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Tensor:
-    """Joint attention [B, heads, N, d] to [B, N, D]."""
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=key_mask).transpose(1, 2).flatten(2)
+class TextCrossAttention(QueryKeyValue):
+    """Video tokens ask the text once more, beside the joint attention."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__(width, num_heads)
+        self.to_out = nn.Linear(width, width)
+
+    def read(self, x: Tensor, text: Tensor, layout: Layout) -> Tensor:
+        """x [N, D] and text [text tokens, D] to [N, D]."""
+        q, k, v = self.query(x, layout.x_rotation), self.key(text, None), self.heads(self.to_v(text))
+        return self.to_out(attend(q, k, v, layout.streams.x, layout.text))
 
 
 class FeedForward(nn.Module):
@@ -108,76 +105,65 @@ class FeedForward(nn.Module):
         self.linear_2 = nn.Linear(int(width * mlp_ratio), width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] to [B, N, D]."""
+        """[N, D] to [N, D]."""
         return self.linear_2(functional.gelu(self.linear_1(x), approximate="tanh"))
-
-
-def add_audio(attention: AudioCrossAttention, x: Tensor, inputs: BlockInputs) -> Tensor:
-    """Adds what sound says to the video tokens; reference tokens have no time and hear nothing."""
-    if inputs.audio is None:
-        return x
-    reference, video = x[:, : inputs.num_reference], x[:, inputs.num_reference :]
-    video = video + attention(video, inputs.audio, inputs.audio_on)
-    return torch.cat([reference, video], dim=1)
 
 
 class DualBlock(nn.Module):
     """Two streams with weights of their own that meet in one attention."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, audio_width: int) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, text_attention: bool) -> None:
         super().__init__()
         self.modulation, self.text_modulation = Modulation(width, 6), Modulation(width, 6)
         self.qkv, self.text_qkv = QueryKeyValue(width, num_heads), QueryKeyValue(width, num_heads)
         self.to_out, self.text_to_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.text_attention = TextCrossAttention(width, num_heads) if text_attention else None
         self.feed_forward, self.text_feed_forward = FeedForward(width, mlp_ratio), FeedForward(width, mlp_ratio)
-        self.audio_attention = AudioCrossAttention(width, num_heads, audio_width)
 
-    def forward(self, x: Tensor, y: Tensor, inputs: BlockInputs) -> tuple[Tensor, Tensor]:
-        """x [B, N, D] and y [B, L, D] to the same shapes."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation.video(inputs)
-        text_shift_a, text_scale_a, text_gate_a, text_shift_m, text_scale_m, text_gate_m = self.text_modulation.text(
-            inputs
+    def forward(self, x: Tensor, y: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """x [N, D] and y [M, D] to the same shapes."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(layout.x_levels)
+        text_shift, text_scale, text_gate, text_mlp_shift, text_mlp_scale, text_mlp_gate = self.text_modulation(
+            layout.y_levels
         )
-        q, k, v = self.qkv(modulate(x, shift_a, scale_a))
-        text_q, text_k, text_v = self.text_qkv(modulate(y, text_shift_a, text_scale_a))
-        q, k = rotate(q, *inputs.rotation), rotate(k, *inputs.rotation)
-        attended = attend(
-            torch.cat([q, text_q], dim=2), torch.cat([k, text_k], dim=2), torch.cat([v, text_v], dim=2), inputs.key_mask
-        )
-        attended_x, attended_y = attended.split([x.shape[1], y.shape[1]], dim=1)
+        normed_y = modulate(y, text_shift, text_scale)
+        qkv_x = self.qkv(modulate(x, shift, scale), layout.x_rotation)
+        qkv_y = self.text_qkv(normed_y, layout.y_rotation)
+        streams = layout.streams
+        q, k, v = (streams.join(of_x, of_y) for of_x, of_y in zip(qkv_x, qkv_y, strict=True))
+        attended = attend(q, k, v, streams.both, streams.both)
+        attended_x = self.to_out(streams.take_x(attended))
 
-        x = x + gate_a * self.to_out(attended_x)
-        x = add_audio(self.audio_attention, x, inputs)
-        x = x + gate_m * self.feed_forward(modulate(x, shift_m, scale_m))
-        y = y + text_gate_a * self.text_to_out(attended_y)
-        y = y + text_gate_m * self.text_feed_forward(modulate(y, text_shift_m, text_scale_m))
+        x = x + gate * attended_x
+        if self.text_attention:
+            x = x + self.text_attention.read(attended_x, layout.take_text(normed_y), layout)
+        x = x + mlp_gate * self.feed_forward(modulate(x, mlp_shift, mlp_scale))
+        y = y + text_gate * self.text_to_out(streams.take_y(attended))
+        y = y + text_mlp_gate * self.text_feed_forward(modulate(y, text_mlp_shift, text_mlp_scale))
         return x, y
 
 
 class SingleBlock(nn.Module):
     """One stream over both; attention and feed-forward run side by side."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, audio_width: int) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, text_attention: bool) -> None:
         super().__init__()
         self.modulation = Modulation(width, 3)
         self.qkv = QueryKeyValue(width, num_heads)
+        self.text_attention = TextCrossAttention(width, num_heads) if text_attention else None
         self.proj_mlp = nn.Linear(width, int(width * mlp_ratio))
         self.proj_out = nn.Linear(width + int(width * mlp_ratio), width)
-        self.audio_attention = AudioCrossAttention(width, num_heads, audio_width)
 
-    def forward(self, x: Tensor, y: Tensor, inputs: BlockInputs) -> tuple[Tensor, Tensor]:
-        """x [B, N, D] and y [B, L, D] to the same shapes."""
-        num_tokens = x.shape[1]
-        video_chunks, text_chunks = self.modulation.video(inputs), self.modulation.text(inputs)
-        shift, scale, gate = video_chunks
-        text_shift, text_scale, text_gate = text_chunks
-        z = torch.cat([modulate(x, shift, scale), modulate(y, text_shift, text_scale)], dim=1)
-
-        q, k, v = self.qkv(z)
-        q = torch.cat([rotate(q[:, :, :num_tokens], *inputs.rotation), q[:, :, num_tokens:]], dim=2)
-        k = torch.cat([rotate(k[:, :, :num_tokens], *inputs.rotation), k[:, :, num_tokens:]], dim=2)
-        attended = attend(q, k, v, inputs.key_mask)
-        out = self.proj_out(torch.cat([attended, functional.gelu(self.proj_mlp(z), approximate="tanh")], dim=-1))
-
-        x = add_audio(self.audio_attention, x + gate * out[:, :num_tokens], inputs)
-        return x, y + text_gate * out[:, num_tokens:]
+    def forward(self, z: Tensor, layout: Layout) -> Tensor:
+        """z [N + M, D] to the same shape."""
+        shift, scale, gate = self.modulation(layout.z_levels)
+        normed = modulate(z, shift, scale)
+        streams = layout.streams
+        q, k, v = self.qkv(normed, layout.z_rotation)
+        attended = attend(q, k, v, streams.both, streams.both)
+        if self.text_attention:
+            text = layout.take_text(streams.take_y(normed))
+            read = self.text_attention.read(streams.take_x(attended), text, layout)
+            attended = attended + streams.join(read, read.new_zeros(len(z) - len(read), read.shape[1]))
+        hidden = functional.gelu(self.proj_mlp(normed), approximate="tanh")
+        return z + gate * self.proj_out(torch.cat([attended, hidden], dim=-1))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from omnihuman.config.schema.model import Model
 from omnihuman.data.shards import Encoders
 from omnihuman.errors import UserError
-from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.storage.files import publish
 
 _WEIGHTS = "model.safetensors"

@@ -13,7 +13,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Training
 from omnihuman.diffusion.loss import change_weight, flow_matching_loss, sigma_weight
 from omnihuman.diffusion.path import noisy_latents, velocity
-from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.optimizer import make_optimizer
 
 

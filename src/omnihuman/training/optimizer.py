@@ -34,7 +34,8 @@ def make_optimizer(model: nn.Module, config: Training, learning_rate: float) -> 
 
 
 def _inside_block(name: str, parameter: nn.Parameter) -> bool:
-    return "blocks." in name and "modulation" not in name and parameter.dim() == 2
+    in_block = "blocks." in name or name.startswith("audio_attention.")
+    return in_block and "modulation" not in name and parameter.dim() == 2
 
 
 class JoinedOptimizer(torch.optim.Optimizer):

@@ -22,7 +22,8 @@ from omnihuman.data.shards import Encoders, load_clip
 from omnihuman.encoders.text import TEXT_ENCODERS
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
-from omnihuman.model.mmdit import OmniHumanTransformer
+from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.dataset import SampleSettings, StageBatches
@@ -129,7 +130,8 @@ def _initial_model(
     if run.stage.parent is None:
         torch.manual_seed(run.seed)
         model = OmniHumanTransformer(run.model, encoders.widths)
-        model.latent_std.copy_(latent_std(samples, encoded))
+        if isinstance(model.prediction, Departure):
+            model.prediction.latent_std.copy_(latent_std(samples, encoded))
         return model, ("text", "reference")
     model, parent = load_model(models / run.stage.parent)
     if parent.model != run.model or parent.encoders != encoders:
