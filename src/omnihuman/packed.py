@@ -17,24 +17,20 @@ class Runs:
     """How a packed sequence divides into consecutive runs, one a sample or one a latent frame."""
 
     lengths: tuple[int, ...]
+    count: int
+    total: int
+    longest: int
+    equal: bool
+    """Whether all runs are of one length."""
     offsets: Tensor
     """int32 [runs + 1] on the tokens' device: where each run begins, then the end."""
 
     @staticmethod
     def of(lengths: Sequence[int], device: torch.device) -> "Runs":
         """Runs of these lengths, in this order."""
-        offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        return Runs(tuple(lengths), offsets.to(device, non_blocking=True))
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest run."""
-        return max(self.lengths)
-
-    @property
-    def equal(self) -> bool:
-        """Whether all runs are of one length."""
-        return min(self.lengths) == self.longest
+        offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
+        longest = max(lengths)
+        return Runs(tuple(lengths), len(lengths), sum(lengths), longest, min(lengths) == longest, offsets)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, queries: Runs, keys: Runs) -> Tensor:
@@ -51,8 +47,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Runs, keys: Runs) -> Tensor
         [N, heads * d]
     """
     if queries.equal and keys.equal:
-        batch = len(queries.lengths)
-        q, k, v = (t.unflatten(0, (batch, -1)).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (t.unflatten(0, (queries.count, -1)).transpose(1, 2) for t in (q, k, v))
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         from torch.nn.attention.varlen import varlen_attn
@@ -60,7 +55,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Runs, keys: Runs) -> Tensor
         out = varlen_attn(q, k, v, queries.offsets, keys.offsets, queries.longest, keys.longest)
         assert isinstance(out, Tensor)  # a tuple only where its statistics are asked for
         return out.flatten(1)
-    parts = (tokens.split(list(runs.lengths)) for tokens, runs in ((q, queries), (k, keys), (v, keys)))
+    return _attend_one_by_one(q, k, v, queries.lengths, keys.lengths)
+
+
+@torch.compiler.disable()  # every pack has other lengths, and would be compiled anew
+def _attend_one_by_one(q: Tensor, k: Tensor, v: Tensor, queries: tuple[int, ...], keys: tuple[int, ...]) -> Tensor:
+    parts = (tokens.split(list(lengths)) for tokens, lengths in ((q, queries), (k, keys), (v, keys)))
     return torch.cat([_attend_one(*part) for part in zip(*parts, strict=True)])
 
 
@@ -88,14 +88,14 @@ class Joint:
         """The joint order of two streams that hold as many runs."""
         device = x.offsets.device
         both = Runs.of([n + m for n, m in zip(x.lengths, y.lengths, strict=True)], device)
-        if len(x.lengths) == 1:
+        if x.count == 1:
             return Joint(x, y, both, None, None, None)
-        x_parts = torch.arange(sum(x.lengths)).split(list(x.lengths))
-        y_parts = (torch.arange(sum(y.lengths)) + sum(x.lengths)).split(list(y.lengths))
+        x_parts = torch.arange(x.total).split(list(x.lengths))
+        y_parts = (torch.arange(y.total) + x.total).split(list(y.lengths))
         order = torch.cat([part for pair in zip(x_parts, y_parts, strict=True) for part in pair])
         places = order.argsort()
         order, places = order.to(device, non_blocking=True), places.to(device, non_blocking=True)
-        return Joint(x, y, both, order, *places.split([sum(x.lengths), sum(y.lengths)]))
+        return Joint(x, y, both, order, *places.split([x.total, y.total]))
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """[N, ...] and [M, ...] to [N + M, ...]."""
@@ -104,14 +104,15 @@ class Joint:
 
     def take_x(self, joint: Tensor) -> Tensor:
         """The tokens of x [N, ...]."""
-        return joint[: sum(self.x.lengths)] if self.x_places is None else joint.index_select(0, self.x_places)
+        return joint[: self.x.total] if self.x_places is None else joint.index_select(0, self.x_places)
 
     def take_y(self, joint: Tensor) -> Tensor:
         """The tokens of y [M, ...]."""
-        return joint[sum(self.x.lengths) :] if self.y_places is None else joint.index_select(0, self.y_places)
+        return joint[self.x.total :] if self.y_places is None else joint.index_select(0, self.y_places)
 
 
 def run_numbers(runs: Runs) -> Tensor:
     """[N], the number of the run that each token belongs to."""
-    lengths = torch.tensor(runs.lengths)
-    return torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(runs.offsets.device, non_blocking=True)
+    return torch.repeat_interleave(torch.arange(runs.count), torch.tensor(runs.lengths)).to(
+        runs.offsets.device, non_blocking=True
+    )

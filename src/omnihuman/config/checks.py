@@ -29,6 +29,7 @@ _AT_LEAST_ONE = (
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
+_CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 _SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
 
@@ -130,7 +131,12 @@ def _check_model(model: Model) -> Iterator[str]:
 
 
 def _check_training(training: Training) -> Iterator[str]:
-    for key, known in (("optimizer", _OPTIMIZERS), ("precision", _PRECISIONS)):
+    choices = {
+        "optimizer": _OPTIMIZERS,
+        "precision": _PRECISIONS,
+        "activation_checkpointing": _CHECKPOINTING,
+    }
+    for key, known in choices.items():
         if (value := getattr(training, key)) not in known:
             yield f"training.{key}: unknown '{value}', expected one of {', '.join(known)}"
 

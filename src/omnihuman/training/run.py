@@ -22,6 +22,7 @@ from omnihuman.data.shards import Encoders, load_clip
 from omnihuman.encoders.text import TEXT_ENCODERS
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
+from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
@@ -186,6 +187,9 @@ def _fit(
         run.diffusion,
     )
     batches = StageBatches(samples, encoded, order, settings, text_encoder.encode(""))
+    checkpoint_activations(model, run.training.activation_checkpointing)
+    if run.training.compile:
+        compile_blocks(model)
     module = StageModule(model, run.training, run.diffusion, run.stage.learning_rate, run.stage.steps)
     checkpoint = work / "last.ckpt"
     if checkpoint.exists():

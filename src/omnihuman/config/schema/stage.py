@@ -50,5 +50,9 @@ class Training:
     gradient_clip: float = 1.0
     warmup_steps: int = 20
     precision: str = "32-true"
+    activation_checkpointing: str = "none"
+    """`none`, `selective` (norms, modulation and GELU are computed again, products of matrices are kept) or `full`."""
+    compile: bool = False
+    """Compile each block at its first step: minutes once, then fewer and larger kernels."""
     checkpoint_every_steps: int = 50
     log_every_steps: int = 10
