@@ -36,7 +36,7 @@ def inputs(num_frames: int) -> VideoInputs:
         reference=random.standard_normal((WIDTHS.latent_channels, 4, 4)).astype(np.float32),
         reference_keypoints=np.zeros((17, 3), np.float32),
         text=random.standard_normal((2, 64)).astype(np.float32),
-        speech=random.standard_normal((num_frames, WIDTHS.speech_width)).astype(np.float32),
+        speech=random.standard_normal((num_frames, 1, WIDTHS.speech_width)).astype(np.float32),
         audio=True,
         keypoints=None,
     )

@@ -131,15 +131,15 @@ def test_gradients_reach_every_parameter():
 
 
 def test_speech_windows_follow_the_causal_compression():
-    features = torch.arange(30.0)[:, None].numpy()
+    features = torch.arange(30.0)[:, None, None].numpy()
     windows = speech_windows(features, start=10, num_latents=3)
     assert windows.mask[0].sum() == 1 + 2 * NEIGHBOURS and windows.mask[1:].all()
-    assert windows.features[0, windows.mask[0], 0].tolist() == [8, 9, 10, 11, 12]
-    assert windows.features[1, :, 0].tolist() == list(range(9, 17))  # latent 1 covers frames 11 .. 14
-    assert windows.features[2, :, 0].tolist() == list(range(13, 21))
+    assert windows.features[0, windows.mask[0], 0, 0].tolist() == [8, 9, 10, 11, 12]
+    assert windows.features[1, :, 0, 0].tolist() == list(range(9, 17))  # latent 1 covers frames 11 .. 14
+    assert windows.features[2, :, 0, 0].tolist() == list(range(13, 21))
     edge = speech_windows(features, start=0, num_latents=2)
-    assert edge.features[0, edge.mask[0], 0].tolist() == [0, 1, 2]
-    assert windows.features.shape == (3, WINDOW, 1)
+    assert edge.features[0, edge.mask[0], 0, 0].tolist() == [0, 1, 2]
+    assert windows.features.shape == (3, WINDOW, 1, 1)
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_only():

@@ -7,20 +7,23 @@ from omnihuman.batch import Conditions, Widths
 from omnihuman.conditions.audio import WINDOW
 from omnihuman.config.schema.model import Model
 from omnihuman.data.manifest import SAMPLES, write_table
-from omnihuman.data.shards import EncodedClip, Encoders, save_shard
+from omnihuman.data.shards import EncodedClip, Encoders, save_empty_text, save_shard
 from omnihuman.encoders.speech import LogMel
+from omnihuman.encoders.text import HashedWords
 from omnihuman.encoders.video_codec import CosineCodec
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.mmdit import OmniHumanTransformer
 
-WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=LogMel.width)
+WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=LogMel.width, speech_layers=1)
 CONFIG = Model(
     width=32, num_heads=2, num_dual_blocks=1, num_single_blocks=1, rope_axes=(4, 6, 6), audio_width=16, pose_channels=4
 )
 ENCODERS = Encoders(
-    video_codec="cosine", speech_encoder="log_mel", speech_weights="", text_encoder="hashed_words", fps=25.0,
+    video_codec="cosine", video_weights="", video_weights_sha256="", video_tile_pixels=0, video_tile_stride_pixels=0,
+    speech_encoder="log_mel", speech_weights="", speech_weights_sha256="",
+    text_encoder="hashed_words", text_weights="", text_weights_sha256="", fps=25.0,
     num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
-    latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, text_width=64,
+    latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, speech_layers=1, text_width=64,
 )  # fmt: skip
 
 
@@ -54,7 +57,7 @@ def random_conditions(
         reference=normal(batch, WIDTHS.latent_channels, height, width),
         reference_on=on,
         reference_keypoints=torch.rand(batch, 17, 3, generator=torch.Generator().manual_seed(seed + 1)),
-        speech=normal(batch, num_latents, WINDOW, WIDTHS.speech_width),
+        speech=normal(batch, num_latents, WINDOW, WIDTHS.speech_layers, WIDTHS.speech_width),
         speech_mask=torch.ones(batch, num_latents, WINDOW, dtype=torch.bool),
         audio_on=on,
         keypoints=torch.rand(batch, 4 * (num_latents - 1) + 1, 17, 3, generator=draw),
@@ -71,7 +74,7 @@ def random_clip(random: np.random.Generator, num_frames: int = 30, height: int =
         starts=np.array([0, num_frames - 9], np.int32),
         references=random.standard_normal((3, WIDTHS.latent_channels, height, width)).astype(np.float16),
         reference_frames=np.array([0, num_frames // 2, num_frames - 1], np.int32),
-        speech=random.standard_normal((num_frames, LogMel.width)).astype(np.float16),
+        speech=random.standard_normal((num_frames, 1, LogMel.width)).astype(np.float16),
         sound=random.integers(-9000, 9000, num_frames * 640).astype(np.int16),
         keypoints=random.random((num_frames, 17, 3)).astype(np.float32),
         text=random.standard_normal((4, 64)).astype(np.float16),
@@ -94,3 +97,4 @@ def write_encoded(folder, eligible: list[tuple[bool, bool]], split: str = "train
     ]  # fmt: skip
     write_table(rows, SAMPLES, folder / "samples.parquet")
     ENCODERS.save(folder / "encoders.json")
+    save_empty_text(folder, HashedWords(ENCODERS.max_text_tokens).encode(""))

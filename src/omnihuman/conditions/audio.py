@@ -20,12 +20,12 @@ NUM_TOKENS = 4
 class SpeechWindows:
     """Sound features gathered per latent frame."""
 
-    features: np.ndarray  # float32 [T, A, speech width]
+    features: np.ndarray  # float32 [T, A, speech layers, speech width]
     mask: np.ndarray  # bool [T, A], False beyond the sound and at surplus places
 
 
 def speech_windows(features: np.ndarray, start: int, num_latents: int) -> SpeechWindows:
-    """Cuts the windows of a segment that begins at video frame `start` out of a clip's features [F, width].
+    """Cuts the windows of a segment that begins at video frame `start` out of a clip's features [F, layers, width].
 
     Latent t > 0 covers frames 4t - 3 .. 4t of the segment, latent 0 covers frame 0.
     """
@@ -33,7 +33,7 @@ def speech_windows(features: np.ndarray, start: int, num_latents: int) -> Speech
     first = np.where(np.arange(num_latents) == 0, last, last - TEMPORAL_FACTOR + 1)
     frames = (first - NEIGHBOURS)[:, None] + np.arange(WINDOW)
     mask = (frames <= (last + NEIGHBOURS)[:, None]) & (frames >= 0) & (frames < len(features))
-    gathered = features[np.clip(frames, 0, len(features) - 1)] * mask[..., None]
+    gathered = features[np.clip(frames, 0, len(features) - 1)] * mask[..., None, None]
     return SpeechWindows(gathered.astype(np.float32), mask)
 
 
@@ -47,8 +47,8 @@ class AudioCondition(nn.Module):
         self.audio_width = audio_width
 
     def forward(self, speech: Tensor, mask: Tensor) -> Tensor:
-        """Windows [B, T, A, speech width] with mask [B, T, A] to tokens [B, T, NUM_TOKENS, audio width]."""
-        compressed = functional.silu(self.compress(speech)) * mask[..., None]
+        """Windows [B, T, A, layers, speech width] with mask [B, T, A] to tokens [B, T, NUM_TOKENS, audio width]."""
+        compressed = functional.silu(self.compress(speech.mean(dim=-2))) * mask[..., None]
         tokens = self.join(compressed.flatten(2))
         return tokens.unflatten(-1, (NUM_TOKENS, self.audio_width))
 
