@@ -87,13 +87,9 @@ def test_frames_beyond_and_short_sounds(name: str, request: pytest.FixtureReques
 def test_whisper_hears_a_long_sound_in_consecutive_windows(whisper: Path) -> None:
     encoder = Whisper(str(whisper))
     sound = noise(33.0)
-    parts = [
-        Sound(sound.samples[: 30 * SAMPLE_RATE], SAMPLE_RATE),
-        Sound(sound.samples[30 * SAMPLE_RATE :], SAMPLE_RATE),
-    ]
-    joined = np.concatenate(
-        [encoder.encode(part, frames, 50.0) for part, frames in zip(parts, (1500, 150), strict=True)]
-    )
+    cut = 30 * SAMPLE_RATE
+    parts = ((sound.samples[:cut], 1500), (sound.samples[cut:], 150))
+    joined = np.concatenate([encoder.encode(Sound(part, SAMPLE_RATE), frames, 50.0) for part, frames in parts])
     np.testing.assert_allclose(encoder.encode(sound, 1650, 50.0), joined, rtol=0, atol=1e-6)
 
 
@@ -110,20 +106,21 @@ def test_wav2vec2_in_windows_is_exact_where_the_network_hears_no_further_than_th
     assert np.ptp(expected, axis=0).max() > 0.1
 
 
-@pytest.mark.parametrize("norm", ["group", "layer"])
-def test_wav2vec2_in_windows_is_near_the_whole_and_exact_for_short_sounds(tmp_path: Path, norm: str) -> None:
+@pytest.mark.parametrize(("norm", "tolerance"), [("layer", 1e-3), ("group", 0.05)])
+def test_wav2vec2_in_windows_is_near_the_whole_and_exact_for_short_sounds(
+    tmp_path: Path, norm: str, tolerance: float
+) -> None:
+    """Mean difference over the deviation; the group norm of the base model hears the window as its whole world."""
     save_wav2vec2(tmp_path, feat_extract_norm=norm)
     windows, whole = Wav2Vec2(str(tmp_path), window_seconds=5.0), Wav2Vec2(str(tmp_path), window_seconds=60.0)
     short, long = noise(6.5), noise(23.0)
     np.testing.assert_array_equal(windows.encode(short, 160, 25.0), whole.encode(short, 160, 25.0))
-    difference = np.abs(windows.encode(long, 570, 25.0) - whole.encode(long, 570, 25.0))
-    print(norm, difference.max(), difference.mean(), whole.encode(long, 570, 25.0).std())
-    assert 0 < difference.max() < 0.5
+    expected = whole.encode(long, 570, 25.0)
+    difference = np.abs(windows.encode(long, 570, 25.0) - expected)
+    assert 0 < difference.mean() < tolerance * expected.std()
 
 
-def test_attention_never_spans_more_than_a_window_and_its_context(
-    wav2vec2: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_spans_a_window_and_its_context_at_most(wav2vec2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Wav2Vec2(str(wav2vec2))
     lengths, states = [], encoder._states
     monkeypatch.setattr(encoder, "_states", lambda samples: (lengths.append(len(samples)), states(samples))[1])

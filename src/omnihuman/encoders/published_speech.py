@@ -39,7 +39,11 @@ CONTEXT_SECONDS = 1.0
 
 
 class Wav2Vec2:
-    """All hidden states of a wav2vec2 model. Sounds over 22 s pass in windows of 20 s with a second around each."""
+    """All hidden states of a wav2vec2 model. Sounds over 22 s pass in windows of 20 s with a second around each.
+
+    A window hears only itself and its context, and the group norm of the base model takes its statistics from it, so a
+    long sound's features are near those of one pass, not equal to them.
+    """
 
     name = "wav2vec2"
 
@@ -75,7 +79,7 @@ class Wav2Vec2:
         """See `SpeechEncoder.encode`."""
         check_rate(sound)
         samples = sound.samples.astype(np.float32)
-        if self._normalise:  # over the whole sound, as the model's own feature extractor does
+        if self._normalise and len(samples):  # over the whole sound, as the model's own feature extractor does
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
         needed = max(len(samples), round(num_frames / fps * SAMPLE_RATE), 2 * self._receptive_field)
         samples = np.pad(samples, (0, needed - len(samples)))
