@@ -94,6 +94,7 @@ def test_two_clips_are_encoded_and_the_encoders_named(folder, speech, save_speec
         factory.video_codec(Choice("wan", made.video_weights, made.video_weights_sha256))
 
 
+@pytest.mark.slow
 def test_the_same_weights_elsewhere_are_the_same_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from omnihuman.data import precompute
 
@@ -106,6 +107,7 @@ def test_the_same_weights_elsewhere_are_the_same_work(folder: Path, monkeypatch:
     np.testing.assert_array_equal(load_clip(encoded / "shard-00000.safetensors", "c0").latents, before.latents)
 
 
+@pytest.mark.slow
 def test_tiles_come_from_the_configuration(folder: Path) -> None:
     save(folder, video=save_vae)
     config = replace(SMALL, video_codec="wan", video_weights=str(folder / "video"))
@@ -123,6 +125,7 @@ def test_missing_weights_stop_the_step_before_anything_is_decoded(folder: Path) 
     assert not (folder / "encoded").exists()
 
 
+@pytest.mark.slow
 def test_weights_beyond_the_memory_of_a_worker_are_an_error_of_the_clip(folder: Path) -> None:
     save(folder, video=lambda path: save_vae(path, base_dim=192))
     config = replace(SMALL, video_codec="wan", video_weights=str(folder / "video"), memory_megabytes=60)
