@@ -90,7 +90,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("encode.area_pixels=10", ["encode.area_pixels is 10", "64"]),
         (
             "encode.speech_encoder=wav2vec2",
-            ["encode.speech_weights is empty", "facebook/wav2vec2-base-960h", "log_mel"],
+            ["encode.speech_weights is empty", "facebook/wav2vec2", "log_mel"],
         ),
         ("encode.video_codec=wan", ["encode.video_weights is empty", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "cosine"]),
         ("encode.text_encoder=t5gemma2", ["encode.text_weights is empty", "Motif-Technologies/", "hashed_words"]),

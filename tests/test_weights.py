@@ -130,7 +130,7 @@ def test_damaged_and_foreign_files_are_the_users_errors(tmp_path: Path) -> None:
     whole = (tmp_path / "vae" / WEIGHTS).read_bytes()
     for damaged in (whole[:100], b"", b"\x80\x04pickle"):
         (tmp_path / "vae" / WEIGHTS).write_bytes(damaged)
-        with pytest.raises(UserError, match="is no AutoencoderKLWan"):
+        with pytest.raises(UserError, match="cannot be loaded as AutoencoderKLWan"):
             WanVae(str(tmp_path / "vae"))
     (tmp_path / "vae" / "config.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):

@@ -17,6 +17,7 @@ from omnihuman.encoders.weights import (
     check_loaded,
     check_sha256,
     find_weights,
+    not_loaded,
     quiet_loading,
 )
 from omnihuman.errors import UserError
@@ -173,7 +174,7 @@ def _load(
             files.folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{files.folder} cannot be loaded: {(str(error).splitlines() or [''])[0]}") from error
+        raise not_loaded(error, files, network.__name__) from error
     check_loaded(told, files, may_be_missing)
     return loaded.to(device).requires_grad_(False).eval()
 

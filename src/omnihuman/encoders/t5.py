@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnihuman.encoders.weights import LocalWeights, Published, check_loaded, check_sha256, find_weights, quiet_loading
+from omnihuman.encoders.weights import (
+    LocalWeights,
+    Published,
+    check_loaded,
+    check_sha256,
+    find_weights,
+    not_loaded,
+    quiet_loading,
+)
 from omnihuman.errors import UserError
 
 _WITHOUT = "encode.text_encoder=hashed_words"
@@ -76,7 +84,7 @@ class PublishedText:
             self._tokenizer = AutoTokenizer.from_pretrained(files.tokenizer, local_files_only=True)
             network, told = _load(str(kind), files, dtype)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{files.folder} cannot be loaded: {(str(error).splitlines() or [''])[0]}") from error
+            raise not_loaded(error, files, "an encoder of text with its tokenizer") from error
         check_loaded(told, files)
         self._network = network.to(device).requires_grad_(False).eval()
         self._max_tokens = max_tokens

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from omnihuman.encoders.video_codec import SPATIAL_FACTOR, TEMPORAL_FACTOR, check_video_shape
-from omnihuman.encoders.weights import LocalWeights, Published, check_loaded, check_sha256, find_weights
+from omnihuman.encoders.weights import (
+    LocalWeights,
+    Published,
+    check_loaded,
+    check_sha256,
+    find_weights,
+    not_loaded,
+)
 from omnihuman.errors import UserError
 
 WAN_VAE = Published(
@@ -76,7 +83,7 @@ class WanVae:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{files.folder} is no AutoencoderKLWan: {str(error).splitlines()[0]}") from error
+            raise not_loaded(error, files, "AutoencoderKLWan") from error
         vae, told = loaded
         check_loaded(told, files)
         self.weights = files
@@ -126,14 +133,13 @@ class WanVae:
             yield self._tiled(self._decode_tile, scaled, caches, SPATIAL_FACTOR, 1).to(latent)
 
     def _encode_tile(self, pixels: Tensor, cache: _Cache | None) -> tuple[Tensor, _Cache]:
-        cache = cache or [None] * self._vae._cached_conv_counts["encoder"]
-        return self._vae.quant_conv(self._vae.encoder(pixels, feat_cache=cache, feat_idx=[0])), cache
+        held: _Cache = [None] * self._vae._cached_conv_counts["encoder"] if cache is None else cache
+        return self._vae.quant_conv(self._vae.encoder(pixels, feat_cache=held, feat_idx=[0])), held
 
     def _decode_tile(self, latent: Tensor, cache: _Cache | None) -> tuple[Tensor, _Cache]:
-        first = cache is None
-        cache = cache or [None] * self._vae._cached_conv_counts["decoder"]
+        held: _Cache = [None] * self._vae._cached_conv_counts["decoder"] if cache is None else cache
         hidden = self._vae.post_quant_conv(latent)
-        return self._vae.decoder(hidden, feat_cache=cache, feat_idx=[0], first_chunk=first), cache
+        return self._vae.decoder(hidden, feat_cache=held, feat_idx=[0], first_chunk=cache is None), held
 
     @torch.no_grad()
     def _tiled(self, network: Any, frames: Tensor, caches: dict[tuple[int, int], _Cache], up: int, down: int) -> Tensor:

@@ -174,6 +174,18 @@ def quiet_loading() -> None:
     logging.set_verbosity_error()
 
 
+def not_loaded(error: Exception, files: LocalWeights, expected: str) -> UserError:
+    """What to raise when a library could not load files.
+
+    Raises:
+        MemoryError: that was the reason.
+    """
+    text = str(error) or type(error).__name__
+    if "allocate memory" in text:  # of torch's allocator and of a failed mapping
+        raise MemoryError(text) from error
+    return UserError(f"{files.folder} cannot be loaded as {expected}: {text.splitlines()[0]}")
+
+
 def check_loaded(told: dict[str, Any], files: LocalWeights, may_be_missing: Iterable[str] = ()) -> None:
     """Refuses weights that left a part of the network at random.
 
