@@ -18,10 +18,11 @@ RUN apt-get update \
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /home/omnihuman/project
-COPY requirements.lock ./
+COPY requirements.lock requirements-no-deps.lock ./
 # The lock names torch without its build, so that the build installed here stays.
 RUN pip install "$(grep '^torch==' requirements.lock)" --index-url "$TORCH_INDEX" \
-    && pip install -r requirements.lock
+    && pip install -r requirements.lock \
+    && pip install --no-deps -r requirements-no-deps.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip install --no-deps --editable .

@@ -10,8 +10,8 @@ PYTHON ?= $(shell PATH="$(subst $(VENV)/bin:,,$(PATH))"; command -v python3.11 |
 PROFILE ?= demo
 DATA ?=
 WORKERS ?= 2
-KEY := $(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
-KEY_DEV := $(shell cat requirements.lock requirements-dev.lock pyproject.toml | sha256sum | cut -c1-16)
+KEY := $(shell cat requirements.lock requirements-no-deps.lock pyproject.toml | sha256sum | cut -c1-16)
+KEY_DEV := $(shell cat requirements.lock requirements-no-deps.lock requirements-dev.lock pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.stamp-$(KEY)
 STAMP_DEV := $(VENV)/.stamp-dev-$(KEY_DEV)
 
@@ -36,6 +36,7 @@ define install
 	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
 	"$(VENV)/bin/python" -m pip install -r $(1) | sed -un -e 's/^\(Collecting [^ ]*\).*/  \1/p' \
 		-e 's/^Processing .*\/\([^ ]*\).*/  Processing \1/p' -e 's/^\(Building\|Installing\) .*/  \1 packages .../p'
+	"$(VENV)/bin/python" -m pip install --quiet --no-deps -r requirements-no-deps.lock
 	"$(VENV)/bin/python" -m pip install --quiet --no-deps --editable .
 	test -e .git || dvc config --local core.no_scm true
 	rm -f "$(VENV)"/.stamp-*
@@ -44,12 +45,12 @@ endef
 
 setup: ## Create .venv with the locked packages (skipped while the lock is unchanged)
 	@if [ -e "$(STAMP)" ] || [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv: 245 packages, some minutes ..."
+	echo "Setting up .venv: 249 packages, some minutes ..."
 	$(call install,requirements.lock,$(STAMP))
 
 setup-dev: ## The same with the tools of development
 	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv for development: 264 packages, some minutes ..."
+	echo "Setting up .venv for development: 268 packages, some minutes ..."
 	$(call install,requirements-dev.lock,$(STAMP_DEV))
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 
 from omnihuman.batch import Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.encoders.sizes import encoded_size
-from omnihuman.encoders.speech import SAMPLE_RATE, LogMel, speech_encoder
+from omnihuman.encoders.speech import SAMPLE_RATE, LogMel
 from omnihuman.encoders.text import HashedWords
 from omnihuman.errors import UserError
 
@@ -45,38 +44,13 @@ def test_log_mel_parts_loudness_from_the_vowel():
     assert moved[0] > 20 * moved[1:].max()
 
 
+def test_log_mel_is_one_layer():
+    assert LogMel().encode(tone(0.4), 10, 25.0).shape == (10, LogMel.num_layers, LogMel.width) == (10, 1, 64)
+
+
 def test_other_rates_are_refused():
     with pytest.raises(UserError, match="16000 Hz is expected"):
         LogMel().encode(Sound(np.zeros(100, np.float32), 8000), 1, 25.0)
-
-
-def test_wav2vec2_loads_published_layout_and_interpolates(tmp_path):
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
-    )  # fmt: skip
-    Wav2Vec2Model(config).save_pretrained(tmp_path)
-    encoder = speech_encoder("wav2vec2", str(tmp_path))
-    features = encoder.encode(tone(1.0), 25, 25.0)
-    assert features.shape == (25, 3, 16), "the input of the first layer and the outputs of both"
-    assert np.isfinite(features).all()
-    assert np.ptp(features, axis=0).max() > 0
-
-
-SPEECH_ERRORS = [
-    ("wav2vec2", "", "encode.speech_weights"),
-    ("wav2vec2", "/no/such/folder", "no wav2vec2 model"),
-    ("x", "", "unknown 'x'"),
-]
-
-
-@pytest.mark.parametrize(("name", "weights", "message"), SPEECH_ERRORS)
-def test_speech_encoder_errors(name: str, weights: str, message: str):
-    with pytest.raises(UserError, match=message):
-        speech_encoder(name, weights)
 
 
 def test_words_have_fixed_directions():

@@ -7,13 +7,14 @@ from omnihuman.batch import Conditions, Widths
 from omnihuman.conditions.audio import WINDOW
 from omnihuman.config.schema.model import Model
 from omnihuman.data.manifest import SAMPLES, write_table
-from omnihuman.data.shards import EncodedClip, Encoders, save_shard
+from omnihuman.data.shards import EncodedClip, Encoders, save_empty_text, save_shard
 from omnihuman.encoders.speech import LogMel
+from omnihuman.encoders.text import HashedWords
 from omnihuman.encoders.video_codec import CosineCodec
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.omnihuman import OmniHumanTransformer
 
-WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_layers=1, speech_width=LogMel.width)
+WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=LogMel.width, speech_layers=1)
 CONFIG = Model(
     width=32,
     num_heads=2,
@@ -25,9 +26,11 @@ CONFIG = Model(
     prediction="departure",
 )
 ENCODERS = Encoders(
-    video_codec="cosine", speech_encoder="log_mel", speech_weights="", text_encoder="hashed_words", fps=25.0,
+    video_codec="cosine", video_weights="", video_weights_sha256="", video_tile_pixels=0, video_tile_stride_pixels=0,
+    speech_encoder="log_mel", speech_weights="", speech_weights_sha256="",
+    text_encoder="hashed_words", text_weights="", text_weights_sha256="", fps=25.0,
     num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
-    latent_channels=WIDTHS.latent_channels, speech_layers=1, speech_width=LogMel.width, text_width=64,
+    latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, speech_layers=1, text_width=64,
 )  # fmt: skip
 
 
@@ -101,3 +104,4 @@ def write_encoded(folder, eligible: list[tuple[bool, bool]], split: str = "train
     ]  # fmt: skip
     write_table(rows, SAMPLES, folder / "samples.parquet")
     ENCODERS.save(folder / "encoders.json")
+    save_empty_text(folder, HashedWords(ENCODERS.max_text_tokens).encode(""))

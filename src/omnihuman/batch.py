@@ -38,6 +38,17 @@ KEYPOINTS = (
 )
 """COCO's seventeen body keypoints; left and right are the person's own."""
 
+_FEET = ("big_toe", "small_toe", "heel")
+_FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+_HAND = ("hand_root", *(f"{finger}_{joint}" for finger in _FINGERS for joint in (1, 2, 3, 4)))
+WHOLE_BODY_KEYPOINTS = (
+    *KEYPOINTS,
+    *(f"{side}_{part}" for side in ("left", "right") for part in _FEET),
+    *(f"face_{number}" for number in range(68)),
+    *(f"{side}_{part}" for side in ("left", "right") for part in _HAND),
+)
+"""COCO-WholeBody's 133: body, feet, face (the 68 of 300-W: jaw, brows, nose, eyes, lips), left and right hand."""
+
 LIMBS = (
     ("left_shoulder", "right_shoulder"),
     ("left_shoulder", "left_elbow"),
@@ -92,7 +103,7 @@ class Conditions:
     reference: Tensor  # [B, C, h, w], the reference picture as one latent frame
     reference_on: Tensor  # bool [B]
     reference_keypoints: Tensor  # [B, K, 3], the pose in the reference picture; zeros where it is not known
-    speech: Tensor  # [B, T, A, layers, speech width], each latent frame's own window
+    speech: Tensor  # [B, T, A, speech layers, speech width], each latent frame's own window
     speech_mask: Tensor  # bool [B, T, A]
     audio_on: Tensor  # bool [B]
     keypoints: Tensor  # [B, F, K, 3]
@@ -126,6 +137,6 @@ class Widths:
 
     latent_channels: int
     text_width: int
-    speech_layers: int
     speech_width: int
+    speech_layers: int
     num_keypoints: int = len(KEYPOINTS)

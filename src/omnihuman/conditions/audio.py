@@ -20,7 +20,7 @@ WINDOW = TEMPORAL_FACTOR + 2 * NEIGHBOURS
 class SpeechWindows:
     """Sound features gathered per latent frame."""
 
-    features: np.ndarray  # float32 [T, A, layers, speech width]
+    features: np.ndarray  # float32 [T, A, speech layers, speech width]
     mask: np.ndarray  # bool [T, A], False beyond the sound and at surplus places
 
 

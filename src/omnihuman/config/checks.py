@@ -26,6 +26,18 @@ _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
 )  # fmt: skip
+_ENCODERS = {
+    "video_codec": ("video_weights", "cosine", {"wan": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}),
+    "speech_encoder": (
+        "speech_weights", "log_mel", {"wav2vec2": "facebook/wav2vec2-base-960h", "whisper": "openai/whisper-base"},
+    ),
+    "text_encoder": (
+        "text_weights",
+        "hashed_words",
+        {"t5": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "t5gemma2": "Motif-Technologies/Motif-Video-2B"},
+    ),
+}  # fmt: skip
+"""Which key names an encoder's weights, which encoder needs none, and published weights of the others."""
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
@@ -111,8 +123,35 @@ def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
         )
     if encode.max_aspect < 1:
         yield f"encode.max_aspect is {encode.max_aspect}: it divides the longer side by the shorter, set at least 1"
-    if encode.speech_encoder == "wav2vec2" and not encode.speech_weights:
-        yield "encode.speech_weights is empty: wav2vec2 needs a folder or hub id, or set encode.speech_encoder=log_mel"
+    yield from _check_encoders(encode)
+
+
+def _check_encoders(encode: Encode) -> Iterator[str]:
+    for key, (weights_key, without, hub_ids) in _ENCODERS.items():
+        name, weights = getattr(encode, key), getattr(encode, weights_key)
+        if name not in (without, *hub_ids):
+            yield f"encode.{key}: unknown '{name}', expected one of {', '.join((without, *hub_ids))}"
+        elif name == without and weights:
+            yield (
+                f"encode.{weights_key} is {weights}: {without} has no weights, leave it empty or set encode.{key}"
+                f" to {' or '.join(hub_ids)}"
+            )
+        elif name != without and not weights:
+            yield (
+                f"encode.{weights_key} is empty: {name} needs a folder or hub id, e.g. {hub_ids[name]},"
+                f" or set encode.{key}={without}"
+            )
+    tile, stride = encode.video_tile_pixels, encode.video_tile_stride_pixels
+    for key, value in (("video_tile_pixels", tile), ("video_tile_stride_pixels", stride)):
+        if value % LATENT_PIXELS:
+            yield f"encode.{key} is {value}: set a multiple of {LATENT_PIXELS}, the pixels of a latent"
+    if stride > tile:
+        yield (
+            f"encode.video_tile_stride_pixels is {stride}: tiles of encode.video_tile_pixels ({tile}) would leave gaps,"
+            " set at most that"
+        )
+    if encode.video_tiling and encode.video_codec == "cosine":
+        yield "encode.video_tiling is on: cosine takes pictures of any size whole, set it to false"
 
 
 def _check_model(model: Model) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import shutil
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import pandas as pd
 from omnihuman.batch import KEYPOINTS, Frames, Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, read_table, source_path, write_table
-from omnihuman.data.shards import EncodedClip, Encoders, save_shard
+from omnihuman.data.shards import EncodedClip, Encoders, save_empty_text, save_shard
+from omnihuman.encoders import factory
+from omnihuman.encoders.factory import Choice
 from omnihuman.encoders.sizes import encoded_size
-from omnihuman.encoders.speech import SAMPLE_RATE, SpeechEncoder, speech_encoder
-from omnihuman.encoders.text import TEXT_ENCODERS, TextEncoder
-from omnihuman.encoders.video_codec import VIDEO_CODECS, VideoCodec
+from omnihuman.encoders.speech import SAMPLE_RATE, SpeechEncoder
+from omnihuman.encoders.text import TextEncoder
+from omnihuman.encoders.video_codec import VideoCodec
 from omnihuman.errors import UserError
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
@@ -58,10 +60,11 @@ def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded:
         raise UserError(
             "no clip is eligible for text: see reports/funnel.html for why, loosen conf/policy or add videos"
         )
-    description = describe(config)
+    description, empty_text = describe(config)
     rows: list[dict] = []
     with publish_folder(encoded) as folder:
         description.save(folder / "encoders.json")
+        save_empty_text(folder, empty_text)
         starts = range(0, len(table), config.shard_clips)
         for number, start in enumerate(starts):
             part = table.iloc[start : start + config.shard_clips]
@@ -74,14 +77,27 @@ def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded:
         raise UserError(f"none of {len(rows)} eligible clips could be encoded, the first because: {rows[0]['error']}")
 
 
-def describe(config: Encode) -> Encoders:
-    """Names and widths of the configured encoders."""
+def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
+    """Names, widths and weights of the configured encoders, and the embedding of the empty prompt.
+
+    Lets go of the encoders again: their weights are to lie in the workers only.
+
+    Raises:
+        UserError: an encoder is unknown or its weights are missing.
+    """
     codec, speech, text = _encoders(config)
-    return Encoders(
+    description = Encoders(
         video_codec=codec.name,
+        video_weights=config.video_weights,
+        video_weights_sha256=factory.weights_sha256(codec),
+        video_tile_pixels=config.video_tile_pixels if config.video_tiling else 0,
+        video_tile_stride_pixels=config.video_tile_stride_pixels if config.video_tiling else 0,
         speech_encoder=speech.name,
         speech_weights=config.speech_weights,
+        speech_weights_sha256=factory.weights_sha256(speech),
         text_encoder=text.name,
+        text_weights=config.text_weights,
+        text_weights_sha256=factory.weights_sha256(text),
         fps=config.fps,
         num_frames=config.num_frames,
         area_pixels=config.area_pixels,
@@ -89,21 +105,22 @@ def describe(config: Encode) -> Encoders:
         max_aspect=config.max_aspect,
         max_text_tokens=config.max_text_tokens,
         latent_channels=codec.num_channels,
-        speech_layers=speech.num_layers,
         speech_width=speech.width,
+        speech_layers=speech.num_layers,
         text_width=text.width,
     )
+    empty_text = text.encode("")
+    factory.forget()
+    return description, empty_text
 
 
-@cache
 def _encoders(config: Encode) -> tuple[VideoCodec, SpeechEncoder, TextEncoder]:
-    for key, known in (("video_codec", VIDEO_CODECS), ("text_encoder", TEXT_ENCODERS)):
-        if getattr(config, key) not in known:
-            raise UserError(f"encode.{key}: unknown '{getattr(config, key)}', expected one of {', '.join(known)}")
+    """Built once in a process; a worker loads weights with its first clip, within that clip's limits."""
+    tiles = (config.video_tile_pixels, config.video_tile_stride_pixels) if config.video_tiling else (0, 0)
     return (
-        VIDEO_CODECS[config.video_codec](),
-        speech_encoder(config.speech_encoder, config.speech_weights),
-        TEXT_ENCODERS[config.text_encoder](config.max_text_tokens),
+        factory.video_codec(Choice(config.video_codec, config.video_weights), *tiles),
+        factory.speech_encoder(Choice(config.speech_encoder, config.speech_weights)),
+        factory.text_encoder(Choice(config.text_encoder, config.text_weights), config.max_text_tokens),
     )
 
 
@@ -123,8 +140,8 @@ def _encode_shard(
     """Encodes or restores one shard and returns its rows of the sample table."""
     columns = ["clip_id", "sha256", "start_seconds", "end_seconds", "caption", "keypoints_sha256"]
     key = content_key(
-        encoders=asdict(description),
-        config=asdict(config),
+        encoders=_without_paths(asdict(description)),
+        config=_without_paths(asdict(config)),
         clips=part[columns].values.tolist(),
         code=code_key("encoders", "data/precompute.py", "data/shards.py", "media/video.py", "media/sound.py"),
     )
@@ -135,6 +152,11 @@ def _encode_shard(
             shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
     flags = part.set_index("clip_id")[["audio_eligible", "pose_eligible", "identity", "split"]]
     return [{**row, **flags.loc[row["clip_id"]].to_dict(), "shard": shard.name} for row in rows]
+
+
+def _without_paths(parts: dict) -> dict:
+    """Weights count by their hash: the same ones in another place are the same work."""
+    return {key: value for key, value in parts.items() if not key.endswith("_weights")}
 
 
 def _finished_shard(config: Encode, sources: Path, part: pd.DataFrame, finished: Path, progress: str) -> list[dict]:

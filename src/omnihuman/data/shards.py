@@ -13,6 +13,8 @@ from omnihuman.batch import Widths
 from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 
+_EMPTY_TEXT = "empty_text.npy"
+
 
 @dataclass(frozen=True)
 class EncodedClip:
@@ -22,7 +24,7 @@ class EncodedClip:
     starts: np.ndarray  # int32 [windows], first frame of each window at model time
     references: np.ndarray  # float16 [pictures, C, h, w], single frames spread over the clip
     reference_frames: np.ndarray  # int32 [pictures]
-    speech: np.ndarray  # float16 [F, layers, speech width], zero rows without sound
+    speech: np.ndarray  # float16 [F, speech layers, speech width], zero rows without sound
     sound: np.ndarray  # int16 [samples] at 16 kHz, empty without sound
     keypoints: np.ndarray  # float32 [F, K, 3], zeros where none were declared
     text: np.ndarray  # float16 [L, text width]
@@ -33,9 +35,16 @@ class Encoders:
     """Names and widths of the frozen encoders behind a set of shards, and the prompt that is off."""
 
     video_codec: str
+    video_weights: str  # folder or hub id, empty for an encoder without weights; likewise the other two
+    video_weights_sha256: str
+    video_tile_pixels: int  # 0: the codec takes pictures whole
+    video_tile_stride_pixels: int
     speech_encoder: str
     speech_weights: str
+    speech_weights_sha256: str
     text_encoder: str
+    text_weights: str
+    text_weights_sha256: str
     fps: float
     num_frames: int
     area_pixels: int
@@ -43,14 +52,14 @@ class Encoders:
     max_aspect: float
     max_text_tokens: int
     latent_channels: int
-    speech_layers: int
     speech_width: int
+    speech_layers: int
     text_width: int
 
     @property
     def widths(self) -> Widths:
         """The channel counts a model needs to know."""
-        return Widths(self.latent_channels, self.text_width, self.speech_layers, self.speech_width)
+        return Widths(self.latent_channels, self.text_width, self.speech_width, self.speech_layers)
 
     def save(self, path: Path) -> None:
         """Publishes the description as JSON."""
@@ -67,6 +76,23 @@ class Encoders:
         if not path.is_file():
             raise UserError(f"{path} is missing: run `dvc repro encode` first")
         return Encoders(**json.loads(path.read_text()))
+
+
+def save_empty_text(folder: Path, embedding: np.ndarray) -> None:
+    """Keeps the embedding [L, text width] of the empty prompt beside the shards, so that training loads no encoder."""
+    with publish(folder / _EMPTY_TEXT) as temporary:
+        np.save(temporary, embedding.astype(np.float32))
+
+
+def load_empty_text(folder: Path) -> np.ndarray:
+    """float32 [L, text width]: text that is off.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    if not (folder / _EMPTY_TEXT).is_file():
+        raise UserError(f"{folder / _EMPTY_TEXT} is missing: run `dvc repro encode` again")
+    return np.load(folder / _EMPTY_TEXT, allow_pickle=False)
 
 
 def save_shard(path: Path, clips: Iterable[tuple[str, EncodedClip]]) -> None:

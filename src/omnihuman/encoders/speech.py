@@ -1,4 +1,4 @@
-"""Speech encoders: sound to features at model time."""
+"""Speech encoders: sound to features at model time. The one here needs no weights."""
 
 from typing import Protocol
 
@@ -9,6 +9,8 @@ from omnihuman.batch import Sound
 from omnihuman.errors import UserError
 
 SAMPLE_RATE = 16_000
+FEATURE_RATE = 50
+"""Features a second of wav2vec2 and of Whisper."""
 _HOP = 160
 _WINDOW = 400
 _NUM_BANDS = 40
@@ -16,14 +18,17 @@ _NUM_COSINES = 16
 
 
 class SpeechEncoder(Protocol):
-    """A frozen encoder from 16 kHz sound to one feature vector per video frame."""
+    """A frozen encoder from 16 kHz sound to the features of all its layers, one vector per layer and video frame.
+
+    The model learns how to weigh the layers, so they are not averaged here.
+    """
 
     name: str
     num_layers: int
     width: int
 
     def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
-        """float32 [num_frames, width]; frame i describes the sound from i / fps to (i + 1) / fps."""
+        """float32 [num_frames, num_layers, width]; frame i describes the sound from i / fps to (i + 1) / fps."""
         ...
 
 
@@ -35,8 +40,8 @@ class LogMel:
     """
 
     name = "log_mel"
-    columns_per_frame = 4
     num_layers = 1
+    columns_per_frame = 4
     width = _NUM_COSINES * columns_per_frame
 
     def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
@@ -57,10 +62,7 @@ def log_mel(sound: Sound) -> np.ndarray:
     Raises:
         UserError: the sound is not at 16 kHz.
     """
-    if sound.sample_rate != SAMPLE_RATE:
-        raise UserError(
-            f"sound at {sound.sample_rate} Hz came where {SAMPLE_RATE} Hz is expected: resample it on reading"
-        )
+    check_rate(sound)
     padded = np.pad(sound.samples.astype(np.float32), (_WINDOW // 2, _WINDOW))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     spectrum = np.abs(np.fft.rfft(windows * np.hanning(_WINDOW).astype(np.float32), n=512)) ** 2
@@ -92,56 +94,22 @@ def _mel_filters() -> np.ndarray:
     return np.clip(np.minimum(rising, falling), 0.0, None)
 
 
-class Wav2Vec2:
-    """Hidden states of a wav2vec2 model, mean of all layers, interpolated from 50 Hz to video frames.
+def check_rate(sound: Sound) -> None:
+    """Raises `UserError` where a sound is not at 16 kHz."""
+    if sound.sample_rate != SAMPLE_RATE:
+        raise UserError(
+            f"sound at {sound.sample_rate} Hz came where {SAMPLE_RATE} Hz is expected: resample it on reading"
+        )
 
-    Weights come from a local folder or a hub id; the paper's acoustic encoder (OmniHuman-1, sec. 3.2).
+
+def at_video_frames(features: np.ndarray, num_frames: int, fps: float) -> np.ndarray:
+    """Features [P, ...] at 50 Hz, interpolated to the middle of each video frame: float32 [num_frames, ...].
+
+    Feature p is taken to describe the moment (p + 0.5) / 50; beyond the last one it stays.
     """
-
-    name = "wav2vec2"
-
-    def __init__(self, weights: str) -> None:
-        from transformers import Wav2Vec2Model
-
-        if not weights:
-            raise UserError(
-                "encode.speech_encoder=wav2vec2 needs encode.speech_weights: a folder or hub id; or use log_mel"
-            )
-        try:
-            self._model = Wav2Vec2Model.from_pretrained(weights).eval()
-        except OSError as error:
-            raise UserError(
-                f"encode.speech_weights: no wav2vec2 model at '{weights}' ({str(error).splitlines()[0]})"
-            ) from error
-        self.num_layers = int(self._model.config.num_hidden_layers) + 1
-        self.width = int(self._model.config.hidden_size)
-
-    def encode(self, sound: Sound, num_frames: int, fps: float) -> np.ndarray:
-        """See `SpeechEncoder.encode`."""
-        import torch
-
-        needed = max(len(sound.samples), round(num_frames / fps * SAMPLE_RATE), 2 * _WINDOW)
-        samples = np.pad(sound.samples, (0, needed - len(sound.samples)))
-        normalised = (samples - samples.mean()) / (samples.std() + 1e-7)  # as the model's own feature extractor does
-        with torch.inference_mode():
-            states = self._model(torch.from_numpy(normalised).float()[None], output_hidden_states=True).hidden_states
-        features = torch.cat(states).transpose(0, 1).numpy()
-        seconds = (np.arange(num_frames) + 0.5) / fps
-        positions = np.clip(seconds * 50.0 - 0.5, 0, len(features) - 1)
-        below = np.floor(positions).astype(int)
-        above = np.minimum(below + 1, len(features) - 1)
-        share = (positions - below)[:, None, None]
-        return ((1 - share) * features[below] + share * features[above]).astype(np.float32)
-
-
-def speech_encoder(name: str, weights: str) -> SpeechEncoder:
-    """The encoder of that name.
-
-    Raises:
-        UserError: the name is unknown, or the weights are missing.
-    """
-    if name == LogMel.name:
-        return LogMel()
-    if name == Wav2Vec2.name:
-        return Wav2Vec2(weights)
-    raise UserError(f"encode.speech_encoder: unknown '{name}', expected {LogMel.name} or {Wav2Vec2.name}")
+    seconds = (np.arange(num_frames) + 0.5) / fps
+    positions = np.clip(seconds * FEATURE_RATE - 0.5, 0, len(features) - 1)
+    below = np.floor(positions).astype(int)
+    above = np.minimum(below + 1, len(features) - 1)
+    share = (positions - below).astype(np.float32).reshape(-1, *[1] * (features.ndim - 1))
+    return (1 - share) * features[below] + share * features[above]

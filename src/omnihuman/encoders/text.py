@@ -38,6 +38,3 @@ class HashedWords:
 def _direction(word: str, width: int) -> np.ndarray:
     seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
     return np.random.default_rng(seed).standard_normal(width).astype(np.float32)
-
-
-TEXT_ENCODERS = {HashedWords.name: HashedWords}

@@ -149,6 +149,3 @@ def num_latent_frames(num_frames: int) -> int:
 def num_frames(num_latents: int) -> int:
     """F = 4 (T - 1) + 1."""
     return TEMPORAL_FACTOR * (num_latents - 1) + 1
-
-
-VIDEO_CODECS = {CosineCodec.name: CosineCodec}

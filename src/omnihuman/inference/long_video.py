@@ -22,7 +22,7 @@ class VideoInputs:
     reference: np.ndarray  # [C, h, w]
     reference_keypoints: np.ndarray  # [K, 3]; zeros where the pose in the picture is not known
     text: np.ndarray  # [L, text width]
-    speech: np.ndarray  # [F, layers, speech width]; without meaning where audio is off
+    speech: np.ndarray  # [F, speech layers, speech width]; without meaning where audio is off
     audio: bool
     keypoints: np.ndarray | None  # [F, K, 3]; None: pose off
 

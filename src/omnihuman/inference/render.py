@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.data.sidecar import read_keypoints
 from omnihuman.encoders.sizes import encoded_size
-from omnihuman.encoders.speech import SAMPLE_RATE, speech_encoder
+from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.errors import UserError
 from omnihuman.inference.long_video import VideoInputs, generate_video, num_segments
 from omnihuman.inference.provenance import ModelIdentity, Parameters, Provenance, record
@@ -29,7 +29,6 @@ from omnihuman.storage.files import file_sha256
 log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 _READING = Limits(deadline_seconds=60.0, memory_megabytes=4096)
-_speech_encoder = cache(speech_encoder)  # one with weights is loaded once for many videos
 _MAX_SECONDS = 3600.0
 
 
@@ -201,8 +200,7 @@ def _video_inputs(
         num_frames = len(pose) if pose is not None else 0
     speech = np.zeros((num_frames, encoders.speech_layers, encoders.speech_width), np.float32)
     if sound:
-        encoder = _speech_encoder(encoders.speech_encoder, encoders.speech_weights)
-        speech = encoder.encode(sound, num_frames, encoders.fps)
+        speech = generator.speech_encoder().encode(sound, num_frames, encoders.fps)
     pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
     reference = generator.codec().encode(pixels[None, :, None])[0, :, 0]
     return VideoInputs(

@@ -14,8 +14,11 @@ from omnihuman.data.shards import Encoders
 from omnihuman.diffusion.guidance import annealed, guided_velocity
 from omnihuman.diffusion.solver import euler
 from omnihuman.diffusion.timesteps import sampling_schedule
-from omnihuman.encoders.text import TEXT_ENCODERS, TextEncoder
-from omnihuman.encoders.video_codec import VIDEO_CODECS, VideoCodec
+from omnihuman.encoders import factory
+from omnihuman.encoders.factory import Choice
+from omnihuman.encoders.speech import SpeechEncoder
+from omnihuman.encoders.text import TextEncoder
+from omnihuman.encoders.video_codec import VideoCodec
 from omnihuman.keyed_random import generator
 from omnihuman.model.omnihuman import OmniHumanTransformer
 
@@ -30,11 +33,26 @@ class Generator:
 
     def codec(self) -> VideoCodec:
         """The codec of the model's latents."""
-        return VIDEO_CODECS[self.encoders.video_codec]()
+        made = self.encoders
+        choice = Choice(made.video_codec, made.video_weights, made.video_weights_sha256)
+        return factory.video_codec(choice, made.video_tile_pixels, made.video_tile_stride_pixels)
+
+    def speech_encoder(self) -> SpeechEncoder:
+        """The encoder of the model's sounds."""
+        made = self.encoders
+        return factory.speech_encoder(Choice(made.speech_encoder, made.speech_weights, made.speech_weights_sha256))
 
     def text_encoder(self) -> TextEncoder:
         """The encoder of the model's prompts."""
-        return TEXT_ENCODERS[self.encoders.text_encoder](self.encoders.max_text_tokens)
+        return factory.text_encoder(self._text_choice(), self.encoders.max_text_tokens)
+
+    def empty_text(self) -> np.ndarray:
+        """float32 [L, text width]: text that is off."""
+        return factory.empty_text(self._text_choice(), self.encoders.max_text_tokens)
+
+    def _text_choice(self) -> Choice:
+        made = self.encoders
+        return Choice(made.text_encoder, made.text_weights, made.text_weights_sha256)
 
     @torch.inference_mode()
     def segment(self, conditions: Conditions, num_latents: int, noise_keys: Sequence[tuple[int | str, ...]]) -> Tensor:
@@ -49,7 +67,7 @@ class Generator:
         shape = (channels, num_latents, height, width)
         drawn = [generator(*key).standard_normal(shape, dtype=np.float32) for key in noise_keys]
         noise = torch.from_numpy(np.stack(drawn)).to(conditions.reference)
-        empty_text = torch.from_numpy(self.text_encoder().encode("")).to(conditions.text)
+        empty_text = torch.from_numpy(self.empty_text()).to(conditions.text)
         sampling = self.sampling
 
         def velocity(x: Tensor, sigma: Tensor, step: int) -> Tensor:

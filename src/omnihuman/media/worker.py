@@ -234,6 +234,8 @@ def _apply(function: Callable[[Any], Any], item: Any, memory_megabytes: int) -> 
     except (UserError, ValueError) as error:
         return "error", None, _one_sentence(str(error) or type(error).__name__)
     except Exception as error:
+        if "can't allocate memory" in str(error):  # torch's own allocator raises no MemoryError
+            return "error", None, f"needed more than {memory_megabytes} MB of memory"
         return "error", None, _one_sentence(f"{type(error).__name__}: {error}")
 
 

@@ -18,8 +18,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import Encoders, load_clip
-from omnihuman.encoders.text import TEXT_ENCODERS
+from omnihuman.data.shards import Encoders, load_clip, load_empty_text
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
@@ -176,7 +175,6 @@ def _fit(
 ) -> list[float]:
     """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
     order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
-    text_encoder = TEXT_ENCODERS[encoders.text_encoder](encoders.max_text_tokens)
     settings = SampleSettings(
         run.name,
         run.stage,
@@ -186,7 +184,7 @@ def _fit(
         encoders.max_text_tokens,
         run.diffusion,
     )
-    batches = StageBatches(samples, encoded, order, settings, text_encoder.encode(""))
+    batches = StageBatches(samples, encoded, order, settings, load_empty_text(encoded))
     checkpoint_activations(model, run.training.activation_checkpointing)
     if run.training.compile:
         compile_blocks(model)

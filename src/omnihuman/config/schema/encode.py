@@ -18,13 +18,23 @@ class Encode:
     """Width and height are multiples of this, so that latents and patches fit."""
     max_aspect: float = 2.0
     video_codec: str = "cosine"
+    """`cosine` (no weights) or `wan`, the VAE of Wan 2.1."""
+    video_weights: str = ""
+    """Folder or hub id, which may end in @REVISION; empty for an encoder without weights. Likewise the other two."""
+    video_tiling: bool = False
+    """Whether `wan` takes large pictures in tiles, which is approximate and needs less memory."""
+    video_tile_pixels: int = 256
+    video_tile_stride_pixels: int = 192
+    """From one tile to the next; what is left of a tile overlaps and is blended."""
     speech_encoder: str = "log_mel"
-    """`log_mel` (no weights) or `wav2vec2`."""
+    """`log_mel` (no weights), `wav2vec2` or `whisper`."""
     speech_weights: str = ""
-    """Folder or hub id of the speech encoder's weights; empty for `log_mel`."""
     text_encoder: str = "hashed_words"
+    """`hashed_words` (no weights), `t5` (also UMT5) or `t5gemma2`."""
+    text_weights: str = ""
     max_text_tokens: int = 16
     shard_clips: int = 64
     """Clips per shard file."""
     deadline_seconds: float = 120.0
     memory_megabytes: int = 2048
+    """Of one worker, with the weights that it loads for its first clip."""
