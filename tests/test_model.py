@@ -1,16 +1,18 @@
 """The MMDiT: off-states, clean tokens, what sees what."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.tiny import CONFIG, DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_model
+from torch.nn import functional
 
-from omnihuman.batch import KEYPOINTS, LIMBS
+from omnihuman.batch import KEYPOINTS, LIMBS, WHOLE_BODY_KEYPOINTS, ModelInput
 from omnihuman.conditions.audio import NEIGHBOURS, WINDOW, Sound, speech_windows
 from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS, motion_mask, put_back
-from omnihuman.conditions.pose import draw_pose
+from omnihuman.conditions.pose import draw_pose, pose_maps
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model, save_model
 from omnihuman.model.modulation import Levels, Modulation
@@ -177,6 +179,33 @@ def test_joints_are_blobs_and_limbs_are_ridges_that_vanish_without_confidence():
     assert maps[wrist].abs().max() == 0 and maps[lower].abs().max() == 0
 
 
+def test_feet_face_and_hands_have_maps_of_their_own():
+    """A fist: every keypoint of the right hand in one place, everything else unseen."""
+    keypoints = torch.zeros(len(WHOLE_BODY_KEYPOINTS), 3)
+    hand = WHOLE_BODY_KEYPOINTS.index("right_hand_root")
+    keypoints[hand : hand + 21] = torch.tensor([0.25, 0.75, 0.9])
+    maps = draw_pose(keypoints, 16, 16)
+    assert len(maps) == len(pose_maps(len(WHOLE_BODY_KEYPOINTS))) == 29 + 2 + 9 + 10
+    shown = maps.amax(dim=(1, 2)) > 0
+    assert shown.nonzero().flatten().tolist() == list(range(len(maps) - 5, len(maps))), "the last five are its fingers"
+    assert divmod(int(maps[-1].argmax()), 16) in [(row, column) for row in (11, 12) for column in (3, 4)]
+    body = torch.rand(len(KEYPOINTS), 3, generator=torch.Generator().manual_seed(0))
+    whole = functional.pad(body, (0, 0, 0, len(WHOLE_BODY_KEYPOINTS) - len(KEYPOINTS)))
+    torch.testing.assert_close(draw_pose(whole, 8, 8)[:29], draw_pose(body, 8, 8))
+
+
+def test_whole_body_poses_reach_the_model():
+    widths = replace(WIDTHS, num_keypoints=len(WHOLE_BODY_KEYPOINTS))
+    model, conditions = random_model(widths=widths), random_conditions(widths=widths)
+    moved = conditions.keypoints.clone()
+    moved[:, :, -1, 0] += 0.3  # the tip of the right little finger
+    with torch.no_grad():
+        difference = model(noisy(), SIGMA, replace(conditions, keypoints=moved)) - model(noisy(), SIGMA, conditions)
+    assert difference.abs().max() > 1e-5
+    with pytest.raises(ValueError, match=re.escape("18 keypoints came, expected 17 (body) or 133 (whole body)")):
+        pose_maps(18)
+
+
 def test_checkpoint_round_trip_and_errors(tmp_path):
     model = random_model()
     save_model(tmp_path, model, DESCRIPTION)
@@ -214,3 +243,42 @@ def test_attention_begins_local_and_blind_to_time():
     turned = rotate(q, rotation(positions, CONFIG.rope_axes, CONFIG.rope_theta))[:, 0]
     same, later, beside, further = (float(turned[0] @ turned[i]) for i in range(4))
     assert same == pytest.approx(later) and same > beside > further
+
+
+def changed(**fields: torch.Tensor) -> ModelInput:
+    given = ModelInput(noisy(), SIGMA, random_conditions())
+    own = {name: value for name, value in fields.items() if hasattr(given, name)}
+    rest = {name: value for name, value in fields.items() if name not in own}
+    return replace(given, **own, conditions=replace(given.conditions, **rest))
+
+
+WRONG_INPUTS = {
+    "noisy is [2, 3, 3, 2, 3]: expected [B, 59, T, h, w]; encode": {"noisy": torch.zeros(2, 3, 3, 2, 3)},
+    "noisy is torch.int64: expected floating point; latents are not pixels": {"noisy": noisy().long()},
+    "sigma is [3]: expected [2], one level of noise a sample": {"sigma": torch.zeros(3)},
+    "conditions.reference is [2, 59, 4, 3]: expected [2, 59, 2, 3]": {"reference": torch.zeros(2, 59, 4, 3)},
+    "conditions.keypoints is [2, 8, 17, 3]: expected [2, 9, 17, 3]": {"keypoints": torch.zeros(2, 8, 17, 3)},
+    "conditions.speech is [2, 3, 8, 64]: expected [2, 3, 8, 1, 64]": {"speech": torch.zeros(2, 3, 8, 64)},
+    "conditions.audio_on is torch.float32: expected torch.bool": {"audio_on": torch.ones(2)},
+    "conditions.motion is torch.int32: expected floating point": {"motion": torch.zeros(2, 59, 2, 2, 3).int()},
+    "text_mask has a sample without any token: where text is off": {"text_mask": torch.zeros(2, 6).bool()},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_INPUTS)
+def test_wrong_input_is_named_with_what_was_expected(message: str):
+    given = changed(**WRONG_INPUTS[message])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        random_model()(given.noisy, given.sigma, given.conditions)
+
+
+def test_sizes_that_no_patch_fits_are_refused():
+    model = random_model(config=replace(CONFIG, patch_size=2))
+    with pytest.raises(ValueError, match="multiples of the patch, 2 latents; crop or pad the video to multiples of 16"):
+        model(noisy(), SIGMA, random_conditions())
+
+
+def test_one_latent_frame_has_no_room_for_motion():
+    conditions = replace(random_conditions(num_latents=1), motion_on=~OFF)
+    with pytest.raises(ValueError, match="noisy has 1 latent frame, fewer than the 2 of motion"):
+        random_model()(noisy()[:, :, :1], SIGMA, conditions)

@@ -14,7 +14,13 @@ from omnihuman.encoders.video_codec import CosineCodec
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.omnihuman import OmniHumanTransformer
 
-WIDTHS = Widths(latent_channels=CosineCodec().num_channels, text_width=64, speech_width=LogMel.width, speech_layers=1)
+WIDTHS = Widths(
+    latent_channels=CosineCodec().num_channels,
+    text_width=64,
+    speech_width=LogMel.width,
+    speech_layers=1,
+    num_keypoints=17,
+)
 CONFIG = Model(
     width=32,
     num_heads=2,
@@ -30,7 +36,7 @@ ENCODERS = Encoders(
     speech_encoder="log_mel", speech_weights="", speech_weights_sha256="",
     text_encoder="hashed_words", text_weights="", text_weights_sha256="", fps=25.0,
     num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
-    latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, speech_layers=1, text_width=64,
+    latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, speech_layers=1, text_width=64, num_keypoints=17,
 )  # fmt: skip
 
 
@@ -63,11 +69,13 @@ def random_conditions(
         text_mask=torch.arange(6)[None].expand(batch, -1) < torch.tensor([[4], [6]]).repeat(batch, 1)[:batch],
         reference=normal(batch, widths.latent_channels, height, width),
         reference_on=on,
-        reference_keypoints=torch.rand(batch, 17, 3, generator=torch.Generator().manual_seed(seed + 1)),
+        reference_keypoints=torch.rand(
+            batch, widths.num_keypoints, 3, generator=torch.Generator().manual_seed(seed + 1)
+        ),
         speech=normal(batch, num_latents, WINDOW, widths.speech_layers, widths.speech_width),
         speech_mask=torch.ones(batch, num_latents, WINDOW, dtype=torch.bool),
         audio_on=on,
-        keypoints=torch.rand(batch, 4 * (num_latents - 1) + 1, 17, 3, generator=draw),
+        keypoints=torch.rand(batch, 4 * (num_latents - 1) + 1, widths.num_keypoints, 3, generator=draw),
         pose_on=on,
         motion=normal(batch, widths.latent_channels, 2, height, width),
         motion_on=~on,

@@ -48,6 +48,7 @@ WHOLE_BODY_KEYPOINTS = (
     *(f"{side}_{part}" for side in ("left", "right") for part in _HAND),
 )
 """COCO-WholeBody's 133: body, feet, face (the 68 of 300-W: jaw, brows, nose, eyes, lips), left and right hand."""
+KEYPOINT_SETS = {"body": KEYPOINTS, "whole_body": WHOLE_BODY_KEYPOINTS}
 
 LIMBS = (
     ("left_shoulder", "right_shoulder"),
@@ -139,4 +140,4 @@ class Widths:
     text_width: int
     speech_width: int
     speech_layers: int
-    num_keypoints: int = len(KEYPOINTS)
+    num_keypoints: int

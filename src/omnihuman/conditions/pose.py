@@ -1,59 +1,110 @@
-"""Pose: maps of joints and limbs, encoded with adjacent frames, stacked on the noisy latent's channels (sec. 3.2)."""
+"""Pose: maps of body, feet, face and hands, encoded with adjacent frames, stacked on the noisy channels (sec. 3.2)."""
+
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from omnihuman.batch import KEYPOINTS, LIMBS
+from omnihuman.batch import KEYPOINTS, LIMBS, WHOLE_BODY_KEYPOINTS
 from omnihuman.encoders.video_codec import TEMPORAL_FACTOR, num_latent_frames
 
 _CELLS_PER_LATENT = 4
 """Map cells along one side of a latent position: fine enough to say where in a token an arm lies."""
 _SPREAD = 1.0
 """Standard deviation of a joint's blob, and of a limb across its line, in cells."""
-_NUM_MAPS = len(KEYPOINTS) + len(LIMBS)
-_LIMB_ENDS = [[KEYPOINTS.index(limb[side]) for limb in LIMBS] for side in (0, 1)]
+
+
+@dataclass(frozen=True)
+class PoseMap:
+    """What one map shows: one joint, or lines between keypoints; lines that cross are no brighter."""
+
+    lines: tuple[tuple[int, int], ...]
+    """Pairs of keypoints; a joint is a line from itself to itself."""
+
+
+def pose_maps(num_keypoints: int) -> tuple[PoseMap, ...]:
+    """The maps for a set of keypoints: one for each joint, limb, foot, finger and feature of the face.
+
+    Raises:
+        ValueError: no set has so many keypoints.
+    """
+    body = [PoseMap(((joint, joint),)) for joint in range(len(KEYPOINTS))]
+    body += [PoseMap(((KEYPOINTS.index(start), KEYPOINTS.index(end)),)) for start, end in LIMBS]
+    if num_keypoints == len(KEYPOINTS):
+        return tuple(body)
+    if num_keypoints != len(WHOLE_BODY_KEYPOINTS):
+        sets = f"{len(KEYPOINTS)} (body) or {len(WHOLE_BODY_KEYPOINTS)} (whole body)"
+        raise ValueError(f"{num_keypoints} keypoints came, expected {sets}")
+    index = WHOLE_BODY_KEYPOINTS.index
+    feet = [
+        PoseMap(tuple((index(f"{side}_ankle"), index(f"{side}_{part}")) for part in ("big_toe", "small_toe", "heel")))
+        for side in ("left", "right")
+    ]
+    face = index("face_0")
+    features = [PoseMap(_line(range(face + first, face + last), closed)) for first, last, closed in _FACE]
+    fingers = [
+        PoseMap(_line([root, *range(root + 1 + 4 * finger, root + 5 + 4 * finger)]))
+        for root in (index("left_hand_root"), index("right_hand_root"))
+        for finger in range(5)
+    ]
+    return (*body, *feet, *features, *fingers)
+
+
+# Jaw, brows, bridge and tip of the nose, eyes, outer and inner lips in the 68 landmarks of 300-W: first, end, closed.
+_FACE = (
+    (0, 17, False), (17, 22, False), (22, 27, False), (27, 31, False), (31, 36, False),
+    (36, 42, True), (42, 48, True), (48, 60, True), (60, 68, True),
+)  # fmt: skip
+
+
+def _line(points: range | list[int], closed: bool = False) -> tuple[tuple[int, int], ...]:
+    joined = list(points)
+    return tuple(zip(joined, [*joined[1:], joined[0]] if closed else joined[1:], strict=False))
 
 
 def draw_pose(keypoints: Tensor, height: int, width: int) -> Tensor:
-    """A map per joint and per limb: Gaussian blobs and ridges weighted by confidence.
+    """Maps of a pose: Gaussian blobs and ridges weighted by confidence.
 
     Args:
         keypoints: [..., K, 3], x and y as shares of the picture.
         height, width: of the maps in cells.
 
     Returns:
-        [..., K + limbs, height, width]
+        [..., maps, height, width], in the order of `pose_maps`.
     """
-    x, y = keypoints[..., 0] * width, keypoints[..., 1] * height
+    drawn = []
+    for _, alike in groupby(pose_maps(keypoints.shape[-2]), lambda one: len(one.lines)):
+        lines = torch.tensor([one.lines for one in alike], device=keypoints.device)  # [maps, lines, 2]
+        ridges = _draw_lines(keypoints, lines.flatten(0, 1), height, width)
+        drawn.append(ridges.unflatten(-3, lines.shape[:2]).amax(dim=-3))
+    return torch.cat(drawn, dim=-3)
+
+
+def _draw_lines(keypoints: Tensor, lines: Tensor, height: int, width: int) -> Tensor:
+    """Ridges along n lines [n, 2]: [..., n, height, width]."""
+    start, end = keypoints[..., lines[:, 0], :], keypoints[..., lines[:, 1], :]
+    seen = torch.minimum(start[..., 2], end[..., 2])[..., None, None]
     columns = torch.arange(width, device=keypoints.device) + 0.5
     rows = torch.arange(height, device=keypoints.device) + 0.5
-    across, down = _blob(columns - x[..., None]), _blob(rows - y[..., None])
-    joints = (keypoints[..., 2:] * down)[..., :, None] * across[..., None, :]
-
-    start, end = (keypoints[..., indices, :] for indices in _LIMB_ENDS)
-    seen = torch.minimum(start[..., 2], end[..., 2])[..., None, None]
     to_right = columns - (start[..., 0] * width)[..., None]
     to_bottom = rows - (start[..., 1] * height)[..., None]
     along_x, along_y = (end - start)[..., 0, None] * width, (end - start)[..., 1, None] * height
     length = (along_x.square() + along_y.square()).clamp(min=1e-6)
     share = (to_bottom * along_y / length)[..., :, None] + (to_right * along_x / length)[..., None, :]
-    share = share.clamp(0, 1)  # of the way along the limb, where the cell is nearest to it
+    share = share.clamp(0, 1)  # of the way along the line, where the cell is nearest to it
     right = to_right[..., None, :] - share * along_x[..., None]
     bottom = to_bottom[..., :, None] - share * along_y[..., None]
-    return torch.cat([joints, seen * torch.exp((right.square() + bottom.square()) / (-2 * _SPREAD**2))], dim=-3)
-
-
-def _blob(distance: Tensor) -> Tensor:
-    return torch.exp(distance.square() / (-2 * _SPREAD**2))
+    return seen * torch.exp((right.square() + bottom.square()) / (-2 * _SPREAD**2))
 
 
 class PoseCondition(nn.Module):
     """A small convolutional encoder per frame; the frames of one latent are then joined."""
 
-    def __init__(self, pose_channels: int) -> None:
+    def __init__(self, pose_channels: int, num_keypoints: int) -> None:
         super().__init__()
-        self.conv_1 = nn.Conv2d(_NUM_MAPS, pose_channels, 3, padding=1)
+        self.conv_1 = nn.Conv2d(len(pose_maps(num_keypoints)), pose_channels, 3, padding=1)
         self.conv_2 = nn.Conv2d(pose_channels, pose_channels, _CELLS_PER_LATENT, stride=_CELLS_PER_LATENT)
         self.join = nn.Conv2d(TEMPORAL_FACTOR * pose_channels, pose_channels, 1)
         # Of a map only a few cells differ from zero: with the usual weights the three layers would hush it.

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from omnihuman.batch import KEYPOINT_SETS
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
@@ -105,6 +106,8 @@ def _check_decide(decide: Decide) -> Iterator[str]:
 
 
 def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
+    if encode.keypoints not in KEYPOINT_SETS:
+        yield f"encode.keypoints: unknown '{encode.keypoints}', expected one of {', '.join(KEYPOINT_SETS)}"
     if (encode.num_frames - 1) % 4:
         near = encode.num_frames // 4 * 4 + 1
         yield f"encode.num_frames is {encode.num_frames}: the codec takes 4k + 1 frames, set {near} or {near + 4}"

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from omnihuman.batch import KEYPOINTS, Frames, Sound
+from omnihuman.batch import KEYPOINT_SETS, Frames, Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, read_table, source_path, write_table
 from omnihuman.data.shards import EncodedClip, Encoders, save_empty_text, save_shard
+from omnihuman.data.sidecar import fit_keypoints, read_keypoints
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.encoders.sizes import encoded_size
@@ -108,6 +109,7 @@ def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
         speech_width=speech.width,
         speech_layers=speech.num_layers,
         text_width=text.width,
+        num_keypoints=len(KEYPOINT_SETS[config.keypoints]),
     )
     empty_text = text.encode("")
     factory.forget()
@@ -234,7 +236,7 @@ def _encode_clip(config: Encode, job: _Job) -> EncodedClip:
         reference_frames=references,
         speech=_speech_features(speech, sound, num_frames, config.fps),
         sound=np.zeros(0, np.int16) if sound is None else _to_int16(sound),
-        keypoints=_keypoints_at(job.keypoints_path, frames),
+        keypoints=_keypoints_at(job.keypoints_path, frames, len(KEYPOINT_SETS[config.keypoints])),
         text=text.encode(job.caption).astype(np.float16),
     )
 
@@ -257,10 +259,10 @@ def _to_int16(sound: Sound) -> np.ndarray:
     return np.round(np.clip(sound.samples, -1.0, 1.0) * 32767).astype(np.int16)
 
 
-def _keypoints_at(path: Path | None, frames: Frames) -> np.ndarray:
-    """float32 [F, K, 3] at the frames' times, nearest declared pose; zeros where there is none."""
+def _keypoints_at(path: Path | None, frames: Frames, count: int) -> np.ndarray:
+    """float32 [F, count, 3] at the frames' times, nearest declared pose; zeros where there is none."""
     if path is None:
-        return np.zeros((len(frames.seconds), len(KEYPOINTS), 3), np.float32)
-    with np.load(path, allow_pickle=False) as declared:
-        points, seconds = declared["points"].astype(np.float32), declared["seconds"]
-    return points[np.abs(seconds[None] - frames.seconds[:, None]).argmin(axis=1)]
+        return np.zeros((len(frames.seconds), count, 3), np.float32)
+    declared = read_keypoints(path)
+    nearest = np.abs(declared.seconds[None] - frames.seconds[:, None]).argmin(axis=1)
+    return fit_keypoints(declared.points[nearest], count)

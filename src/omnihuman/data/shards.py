@@ -55,11 +55,12 @@ class Encoders:
     speech_width: int
     speech_layers: int
     text_width: int
+    num_keypoints: int
 
     @property
     def widths(self) -> Widths:
         """The channel counts a model needs to know."""
-        return Widths(self.latent_channels, self.text_width, self.speech_width, self.speech_layers)
+        return Widths(self.latent_channels, self.text_width, self.speech_width, self.speech_layers, self.num_keypoints)
 
     def save(self, path: Path) -> None:
         """Publishes the description as JSON."""

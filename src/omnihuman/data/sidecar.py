@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omnihuman.batch import KEYPOINTS, Keypoints
+from omnihuman.batch import KEYPOINT_SETS, Keypoints
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def keypoints_path(video: Path) -> Path:
 
 
 def read_keypoints(path: Path) -> Keypoints:
-    """Reads a declared pose: arrays points [F, 17, 3] and seconds [F].
+    """Reads a declared pose: arrays points [F, 17, 3] or [F, 133, 3] and seconds [F].
 
     Raises:
         ValueError: the file is malformed.
@@ -65,12 +65,19 @@ def read_keypoints(path: Path) -> Keypoints:
             seconds = np.asarray(arrays["seconds"], dtype=np.float64)
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} is no archive with the arrays points and seconds") from error
-    if points.ndim != 3 or points.shape[1:] != (len(KEYPOINTS), 3) or seconds.shape != points.shape[:1]:
+    known = [(len(names), 3) for names in KEYPOINT_SETS.values()]
+    if points.ndim != 3 or points.shape[1:] not in known or seconds.shape != points.shape[:1]:
         shapes = f"points {list(points.shape)} and seconds {list(seconds.shape)}"
-        raise ValueError(f"{path.name} has {shapes}; expected [F, {len(KEYPOINTS)}, 3] and [F]")
+        expected = " or ".join(f"[F, {count}, 3]" for count, _ in known)
+        raise ValueError(f"{path.name} has {shapes}; expected {expected} and [F]")
     if len(seconds) == 0 or not np.isfinite(points).all() or not (np.diff(seconds) > 0).all() or seconds[0] < 0:
         raise ValueError(f"{path.name} needs finite points at seconds that rise from 0 or later")
     return Keypoints(points, seconds)
+
+
+def fit_keypoints(points: np.ndarray, count: int) -> np.ndarray:
+    """Points [F, K, 3] as [F, count, 3]: those beyond are left out, those that were not declared are not seen."""
+    return np.pad(points[:, :count], ((0, 0), (0, max(0, count - points.shape[1])), (0, 0)))
 
 
 def _read_caption(path: Path) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from omnihuman.batch import KEYPOINTS
 from omnihuman.conditions.assembly import ActiveConditions, SegmentInputs, assemble
 from omnihuman.conditions.audio import speech_windows
 from omnihuman.conditions.motion_frames import NUM_MOTION_FRAMES, NUM_MOTION_LATENTS
@@ -66,7 +65,7 @@ def generate_video(generator: Generator, inputs: VideoInputs, seed: int) -> Iter
 def _segment_inputs(inputs: VideoInputs, start: int, segment_frames: int, motion: Tensor | None) -> SegmentInputs:
     """Cuts one segment out; beyond the video's end the sound is absent and the last pose stays."""
     num_latents = num_latent_frames(segment_frames)
-    keypoints = inputs.keypoints if inputs.keypoints is not None else np.zeros((1, len(KEYPOINTS), 3), np.float32)
+    keypoints = np.zeros_like(inputs.reference_keypoints)[None] if inputs.keypoints is None else inputs.keypoints
     frames = np.minimum(np.arange(start, start + segment_frames), len(keypoints) - 1)
     nothing = np.zeros((len(inputs.reference), NUM_MOTION_LATENTS, *inputs.reference.shape[1:]), np.float32)
     return SegmentInputs(

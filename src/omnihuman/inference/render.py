@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omnihuman.batch import KEYPOINTS, Sound
+from omnihuman.batch import Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.evaluate import Render, Sampling
-from omnihuman.data.sidecar import read_keypoints
+from omnihuman.data.shards import Encoders
+from omnihuman.data.sidecar import fit_keypoints, read_keypoints
 from omnihuman.encoders.sizes import encoded_size
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.errors import UserError
@@ -171,7 +172,7 @@ def _read_sound(path: Path) -> Sound:
     return outcome.value
 
 
-def _read_pose(path: Path, fps: float, num_frames: int | None) -> np.ndarray:
+def _read_pose(path: Path, encoders: Encoders, num_frames: int | None) -> np.ndarray:
     """Keypoints [F, K, 3] at model time from second 0, by the nearest declared moment, `num_frames` if given."""
     try:
         declared = read_keypoints(path)
@@ -179,12 +180,12 @@ def _read_pose(path: Path, fps: float, num_frames: int | None) -> np.ndarray:
         raise UserError(f"pose {path}: {error}") from error
     if declared.seconds[-1] > _MAX_SECONDS:
         raise UserError(f"pose {path}: longer than {_MAX_SECONDS:g} seconds, cut it")
-    moments = np.arange(num_frames or round(declared.seconds[-1] * fps) + 1) / fps
+    moments = np.arange(num_frames or round(declared.seconds[-1] * encoders.fps) + 1) / encoders.fps
     after = np.clip(np.searchsorted(declared.seconds, moments), 1, max(1, len(declared.seconds) - 1))
     after = np.minimum(after, len(declared.seconds) - 1)
     before = np.maximum(after - 1, 0)
     nearer = moments - declared.seconds[before] <= declared.seconds[after] - moments
-    return declared.points[np.where(nearer, before, after)]
+    return fit_keypoints(declared.points[np.where(nearer, before, after)], encoders.num_keypoints)
 
 
 def _video_inputs(
@@ -192,10 +193,10 @@ def _video_inputs(
 ) -> VideoInputs:
     encoders = generator.encoders
     num_frames = max(1, round(len(sound.samples) / SAMPLE_RATE * encoders.fps)) if sound else None
-    pose = _read_pose(request.pose, encoders.fps, num_frames) if request.pose else None
-    reference_keypoints = np.zeros((len(KEYPOINTS), 3), np.float32)
+    pose = _read_pose(request.pose, encoders, num_frames) if request.pose else None
+    reference_keypoints = np.zeros((encoders.num_keypoints, 3), np.float32)
     if request.image_pose:
-        reference_keypoints = _read_pose(request.image_pose, encoders.fps, 1)[0]
+        reference_keypoints = _read_pose(request.image_pose, encoders, 1)[0]
     if num_frames is None:
         num_frames = len(pose) if pose is not None else 0
     speech = np.zeros((num_frames, encoders.speech_layers, encoders.speech_width), np.float32)

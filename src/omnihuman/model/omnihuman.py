@@ -52,7 +52,7 @@ class OmniHumanTransformer(nn.Module):
         self.prediction: Prediction = (
             Departure(widths.latent_channels) if config.prediction == "departure" else Velocity()
         )
-        self.pose_condition = PoseCondition(config.pose_channels)
+        self.pose_condition = PoseCondition(config.pose_channels, widths.num_keypoints)
         # The weights that the base's patch embedding has for the channels of the driving and the reference's pose: one
         # convolution over stacked channels is the sum of two. Zero, so that a pose says nothing until it was trained.
         patch = (1, config.patch_size, config.patch_size)

@@ -33,6 +33,8 @@ class Encode:
     """`hashed_words` (no weights), `t5` (also UMT5) or `t5gemma2`."""
     text_weights: str = ""
     max_text_tokens: int = 16
+    keypoints: str = "body"
+    """`body` (COCO's 17) or `whole_body` (133 with feet, face and hands); what a declared pose lacks is not seen."""
     shard_clips: int = 64
     """Clips per shard file."""
     deadline_seconds: float = 120.0
