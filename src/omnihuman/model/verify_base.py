@@ -3,6 +3,7 @@
 import gc
 import logging
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -102,7 +103,12 @@ def _theirs(files: PublishedFiles, given: dict[str, Any], dtype: torch.dtype, de
         raise UserError("verify compares with diffusers, which is missing: pip install 'diffusers>=0.42'") from error
     log.info("running the published class")
     model: Any = MotifVideoTransformer3DModel.from_pretrained(
-        files.folder, variant=files.variant or None, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        files.folder,
+        variant=files.variant or None,
+        torch_dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        low_cpu_mem_usage=find_spec("accelerate") is not None,  # else it warns that it cannot
     )
     return (
         model.to(device)
