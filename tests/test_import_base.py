@@ -475,6 +475,21 @@ def test_verify_ends_with_1_when_the_classes_differ(saved: Path, monkeypatch, ca
     assert "DO NOT MATCH" in capsys.readouterr().out
 
 
+def test_a_hub_id_is_taken_from_the_cache_with_its_commit(saved: Path, tmp_path: Path) -> None:
+    """In a process of its own: the hub's client reads its settings when it is imported."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub/models--someone--tiny"
+    shutil.copytree(saved, cached / f"snapshots/{commit}/transformer")
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(commit)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    program = "from omnihuman.model.published_files import *; print(open_published('someone/tiny').source)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert result.stdout.strip() == f"someone/tiny@{commit}"
+
+
 def test_a_hub_id_without_network_is_one_quick_message(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "omnihuman.cli", "checkpoint", "verify"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}

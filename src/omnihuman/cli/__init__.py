@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="omnihuman",
         description="Train, compare, release and run your own OmniHuman.",
-        epilog="Exit codes: 0 all good; 1 nothing could be done, or a defect of ours; 2 your input or configuration is"
-        " wrong; 3 partly done.",
+        epilog="Exit codes: 0 all good; 1 nothing could be done, a comparison failed, or a defect of ours; 2 your input"
+        " or configuration is wrong; 3 partly done.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     config.add_verbs(group(verbs, "config", "compose and show params.yaml"))

@@ -93,7 +93,9 @@ def open_published(place: str, variant: str = "") -> PublishedFiles:
         raise UserError(f"{place}: no such folder; name a folder in diffusers' layout or a hub id such as {MOTIF}")
     if (folder / "model.json").is_file():
         raise UserError(f"{place} is a checkpoint of this program already: `omnihuman checkpoint export` publishes it")
-    if (folder / "model_index.json").is_file():
+    if (folder / "model_index.json").is_file() or (
+        not (folder / CONFIG).exists() and (folder / "transformer").is_dir()
+    ):
         folder = folder / "transformer"
     config = _read_config(folder)
     index_or_file, variant = _weights(folder, variant)
@@ -103,7 +105,6 @@ def open_published(place: str, variant: str = "") -> PublishedFiles:
 def _fetch(hub_id: str, revision: str | None, variant: str) -> tuple[Path, str]:
     """The transformer's files of a hub repository, and where they came from."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     wanted = f"*{variant}*.safetensors" if variant else "*.safetensors"
     patterns = ["*.json", "transformer/*.json", f"{WEIGHTS}{wanted}", f"transformer/{wanted}"]
@@ -111,7 +112,7 @@ def _fetch(hub_id: str, revision: str | None, variant: str) -> tuple[Path, str]:
     try:
         log.info("fetching %s from the hub, or from its cache", hub_id)
         found = snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=others)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # of the hub's client, its HTTP library and the operating system, without a common base
         licence = "Apache-2.0" if hub_id == MOTIF else f"as its page says; that of {MOTIF} is Apache-2.0"
         at = f" --revision {revision}" if revision else ""
         raise UserError(
