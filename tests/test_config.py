@@ -60,7 +60,7 @@ def test_params_have_neither_null_nor_interpolation() -> None:
         ("training.learning_rate=1", ["unknown key training.learning_rate", "stages.NAME.learning_rate?"]),
         ("stages.2_audoi.steps=3", ["unknown key stages.2_audoi", "stages.2_audio?"]),
         ("groups.recipe=paper_frist", ["unknown recipe 'paper_frist'", "paper_halved", "paper_first?"]),
-        ("groups.model=huge", ["unknown model 'huge'", "demo, tiny"]),
+        ("groups.model=huge", ["unknown model 'huge'", "demo, motif_2b, tiny"]),
         ("encode.num_frames=abc", ["encode.num_frames", "'abc'", "a whole number"]),
         ("encode.num_frames=17.5", ["encode.num_frames", "17.5", "a whole number"]),
         ("encode.fps=true", ["encode.fps", "True", "a number"]),

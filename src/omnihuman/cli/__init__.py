@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from omnihuman.cli import ablate, batch, chain, config, data, model, registry, services
+from omnihuman.cli import ablate, batch, chain, checkpoint, config, data, model, registry, services
 from omnihuman.cli.parsing import adder, group
 from omnihuman.errors import UserError
 
@@ -13,7 +13,7 @@ from omnihuman.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code.
 
-    0 all good; 1 nothing could be done, or a defect of ours; 2 the user's mistake; 3 partly done.
+    0 all good; 1 nothing could be done, a comparison failed, or a defect of ours; 2 the user's mistake; 3 partly done.
     """
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
@@ -32,13 +32,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="omnihuman",
         description="Train, compare, release and run your own OmniHuman.",
-        epilog="Exit codes: 0 all good; 1 nothing could be done, or a defect of ours; 2 your input or configuration is"
-        " wrong; 3 partly done.",
+        epilog="Exit codes: 0 all good; 1 nothing could be done, a comparison failed, or a defect of ours; 2 your input"
+        " or configuration is wrong; 3 partly done.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     config.add_verbs(group(verbs, "config", "compose and show params.yaml"))
     data.add_verbs(group(verbs, "data", "the steps from raw videos to encoded clips"))
     model.add_verbs(adder(verbs))
+    checkpoint.add_verbs(group(verbs, "checkpoint", "published base weights: import, export, compare"))
     chain.add_verbs(adder(verbs))
     ablate.add_verbs(group(verbs, "ablate", "compare settings: arms that train only where they differ"))
     registry.add_verbs(group(verbs, "registry", "versions of the model: register, promote, roll back, list"))

@@ -145,7 +145,9 @@ def _encode_shard(
         encoders=_without_paths(asdict(description)),
         config=_without_paths(asdict(config)),
         clips=part[columns].values.tolist(),
-        code=code_key("encoders", "data/precompute.py", "data/shards.py", "media/video.py", "media/sound.py"),
+        code=code_key(
+            "encoders", "data/precompute.py", "data/shards.py", "data/sidecar.py", "media/video.py", "media/sound.py"
+        ),
     )
     with held_work_folder(key) as finished:
         rows = _finished_shard(config, sources, part, finished, progress)

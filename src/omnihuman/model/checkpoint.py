@@ -1,9 +1,10 @@
 """A trained model on disk: safetensors beside a JSON that says what it is."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -13,8 +14,10 @@ from omnihuman.errors import UserError
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.storage.files import publish
 
-_WEIGHTS = "model.safetensors"
-_DESCRIPTION = "model.json"
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+UNKNOWN_ENCODER = "unknown"
+"""Stands for an encoder that the base needs and the configuration did not name."""
 
 
 @dataclass(frozen=True)
@@ -32,40 +35,64 @@ class ModelDescription:
     """Training clips eligible for each modality."""
     model: Model
     encoders: Encoders
+    source_sha256: dict[str, str] = field(default_factory=dict)
+    """Of an imported base: the files that its tensors came from."""
 
 
-def save_model(folder: Path, model: OmniHumanTransformer, description: ModelDescription) -> None:
-    """Publishes weights, then the description, into an existing folder."""
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with publish(folder / _WEIGHTS) as temporary:
+def save_model(
+    folder: Path,
+    model: OmniHumanTransformer,
+    description: ModelDescription,
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
+    """Publishes weights, then the description, into an existing folder.
+
+    Args:
+        dtype: of every tensor on disk; None keeps each tensor's own, as for an imported base.
+    """
+    weights = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    with publish(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
-    with publish(folder / _DESCRIPTION) as temporary:
+    with publish(folder / DESCRIPTION) as temporary:
         temporary.write_text(json.dumps(asdict(description), indent=2) + "\n")
 
 
 def load_model(folder: Path) -> tuple[OmniHumanTransformer, ModelDescription]:
-    """Rebuilds a model in evaluation mode.
+    """Rebuilds a model in float32 and evaluation mode.
 
     Raises:
-        UserError: a file is missing, or the weights do not fit the description.
+        UserError: a file is missing, the weights do not fit the description, or nobody knows the model's encoders.
     """
-    for name in (_WEIGHTS, _DESCRIPTION):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing: train the model first, or name a folder that holds one")
-    try:
-        description = _read_description(folder / _DESCRIPTION)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / _DESCRIPTION} does not describe a model of this version: {error}") from error
+    description = load_description(folder)
+    if UNKNOWN_ENCODER in (description.encoders.video_codec, description.encoders.text_encoder):
+        raise UserError(
+            f"{folder} was imported with --allow-other-encoders, so that nothing can encode for it: set"
+            " encode.video_codec and encode.text_encoder to those of the base, then import it again"
+        )
     model = OmniHumanTransformer(description.model, description.encoders.widths)
     try:
-        model.load_state_dict(load_file(folder / _WEIGHTS))
+        model.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder / _WEIGHTS} does not fit {_DESCRIPTION}: {error}") from error
+        raise UserError(f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {error}") from error
     return model.eval(), description
 
 
-def _read_description(path: Path) -> ModelDescription:
-    raw = json.loads(path.read_text())
-    config = Model(**{**raw["model"], "rope_axes": tuple(raw["model"]["rope_axes"])})
-    built = {"model": config, "encoders": Encoders(**raw["encoders"]), "modalities": tuple(raw["modalities"])}
-    return ModelDescription(**{**raw, **built})
+def load_description(folder: Path) -> ModelDescription:
+    """What the model in a folder is.
+
+    Raises:
+        UserError: a file is missing, or the description is not of this version.
+    """
+    for name in (WEIGHTS, DESCRIPTION):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing: train the model first, or name a folder that holds one")
+    try:
+        raw = json.loads((folder / DESCRIPTION).read_text())
+        config = Model(**{**raw["model"], "rope_axes": tuple(raw["model"]["rope_axes"])})
+        built = {"model": config, "encoders": Encoders(**raw["encoders"]), "modalities": tuple(raw["modalities"])}
+        return ModelDescription(**{**raw, **built})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / DESCRIPTION} does not describe a model of this version: {error}") from error
