@@ -1,7 +1,8 @@
 """The base of several sizes with random weights, ours and diffusers' over the same memory, and inputs for both."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +106,17 @@ def make_omnihuman(size: str, device: torch.device, dtype: torch.dtype) -> OmniH
         model = OmniHumanTransformer(CONFIGS[size], WIDTHS[size]).to(dtype)
     randomise(model)
     return model
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What the trainer's precision bf16-true does around a step: new tensors have the dtype of the weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @torch.no_grad()

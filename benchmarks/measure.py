@@ -42,7 +42,7 @@ class Ratio:
 
 
 def ratio(call: Call, other: Call, repetitions: int, device: torch.device) -> Ratio:
-    """`other`'s time over `call`'s: median of the ratios of pairs, which take turns in coming first, after a warm-up."""
+    """`other`'s time over `call`'s: median of the ratios of pairs; the two take turns in coming first."""
     for warm_up in (call, other):
         seconds(warm_up, device)
     pairs = []

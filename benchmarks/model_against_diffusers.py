@@ -91,7 +91,9 @@ def shown(result: dict[str, object]) -> list[str]:
     for name in ("forward", "training_step"):
         found = result[name]
         assert isinstance(found, Ratio)
-        reached = "" if not result["compared"] else f"  {'reached' if found.median >= GOAL else 'not reached'}"
+        reached = (
+            "" if not result["compared"] else f"  goal {GOAL} {'reached' if found.median >= GOAL else 'not reached'}"
+        )
         lines.append(f"  {name.replace('_', ' '):<14} diffusers / ours {found}{reached}")
     memory = result["memory"]
     assert isinstance(memory, dict)
@@ -122,8 +124,8 @@ def main() -> None:
     device, dtype = torch.device(given.device), DTYPES[given.dtype]
     config = CONFIGS[given.size]
     print(
-        f"{machine(device)}, {given.dtype}; width {config.width}, {config.num_heads} heads,"
-        f" {config.num_dual_blocks} dual + {config.num_single_blocks} single + {config.num_decoder_blocks} decoder blocks; goal {GOAL}"
+        f"{machine(device)}, {given.dtype}; width {config.width}, {config.num_heads} heads, blocks: "
+        f"{config.num_dual_blocks} dual, {config.num_single_blocks} single, {config.num_decoder_blocks} of the decoder"
     )
     for shape in given.shape or SHAPES[given.size]:
         bases = make_bases(given.size, device, dtype)
