@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-unit check bench soak format lock clean
+.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-gpu soak format lock clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -25,7 +25,7 @@ export DVC_SITE_CACHE_DIR := $(or $(OMNIHUMAN_HOME),$(HOME)/.omnihuman)/dvc
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do
-		printf '  make %-10s %s\n' "$$name" "$$text"
+		printf '  make %-11s %s\n' "$$name" "$$text"
 	done
 
 # Arguments: the lock to install, the stamp that says so.
@@ -73,8 +73,15 @@ check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
 	lint-imports
 	omnihuman config compose --check
 
-bench: setup-dev ## Run every benchmark
-	@for benchmark in benchmarks/*.py; do python "$$benchmark"; done
+bench: setup-dev bench-model ## Run every benchmark that needs no GPU
+	@python benchmarks/training_step.py
+
+bench-model: setup-dev ## The model against diffusers' class, and packing against padding
+	@python benchmarks/model_against_diffusers.py
+	python benchmarks/packing.py
+
+bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
+	@python benchmarks/model_gpu.py
 
 soak: setup-dev ## The long versions of the fault tests
 	@pytest -m soak

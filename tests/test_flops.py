@@ -1,0 +1,76 @@
+"""The count of operations against PyTorch's own, which looks at every call."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.tiny import CONFIG, WIDTHS, random_conditions, random_model
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from omnihuman.batch import Conditions, ModelInput
+from omnihuman.model.base_input import base_output
+from omnihuman.model.flops import SampleLengths, base_flops, omnihuman_flops
+from omnihuman.model.mmdit import MMDiT
+from omnihuman.model.omnihuman import OmniHumanTransformer
+
+COMPLETE = replace(
+    CONFIG, patch_size=2, num_dual_blocks=2, num_decoder_blocks=2, text_attention_dual=True,
+    text_attention_single=True, prediction="velocity",
+)  # fmt: skip
+
+
+def counted(call: Callable[[], object]) -> int:
+    """By PyTorch, which sees the two products of an attention only where it is computed by them."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def poses(model: OmniHumanTransformer, conditions: Conditions, height: int, width: int) -> int:
+    """What the convolutions over the maps of the driving and the reference's pose cost."""
+    of_both = (conditions.keypoints, conditions.reference_keypoints[:, None])
+    return sum(counted(lambda k=k: model.pose_condition(k, conditions.pose_on, height, width)) for k in of_both)
+
+
+def choices(config, x: list[int], y: list[int]) -> int:
+    """What the choice of levels costs, where each of several samples has its own, and clean tokens another."""
+    levels, tokens = len(x) + 1, sum(x) + sum(y)
+    chunks = 6 * config.num_dual_blocks * tokens + 3 * config.num_single_blocks * tokens
+    chunks += 3 * config.num_decoder_blocks * 2 * sum(x) + 2 * sum(x)
+    return 2 * levels * config.width * chunks
+
+
+@pytest.mark.parametrize("config", [CONFIG, COMPLETE], ids=["small", "complete"])
+@pytest.mark.parametrize("text", [[7], [4, 7]])
+def test_base_equals_what_is_counted(config, text: list[int]):
+    batch, patch = len(text), config.patch_size
+    base = MMDiT(config, 16, 32)
+    mask = torch.arange(7) < torch.tensor(text)[:, None]
+    total = counted(
+        lambda: base_output(base, torch.randn(batch, 33, 3, 8, 12), torch.rand(batch), torch.randn(batch, 7, 32), mask)
+    )
+    x = [3 * 8 * 12 // patch**2] * batch
+    expected = base_flops(config, 16, 32, [SampleLengths(*pair) for pair in zip(x, text, strict=True)])
+    assert total == expected + (choices(config, x, text) if batch > 1 else 0)
+
+
+@pytest.mark.parametrize("config", [CONFIG, COMPLETE], ids=["small", "complete"])
+def test_all_conditions_equal_what_is_counted(config):
+    sizes, text = [(3, 4, 8), (2, 8, 4)], [4, 4]
+    model = random_model(config=config)
+    inputs = [
+        ModelInput(torch.randn(1, WIDTHS.latent_channels, *size), torch.rand(1), random_conditions(1, *size))
+        for size in sizes
+    ]
+    total = counted(lambda: model.forward_packed(inputs))
+    pose = sum(poses(model, one.conditions, *one.noisy.shape[3:]) for one in inputs)
+    x = [(n + 1) * height * width // config.patch_size**2 for n, height, width in sizes]
+    expected = omnihuman_flops(config, WIDTHS, sizes, text) + pose + choices(config, x, text)
+    assert total == expected
+
+
+def test_sound_in_the_joint_attention_is_not_counted():
+    with pytest.raises(ValueError, match="joint_attention"):
+        omnihuman_flops(replace(CONFIG, audio_fusion="joint_attention"), WIDTHS, [(3, 4, 4)], [4])
