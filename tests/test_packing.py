@@ -1,5 +1,6 @@
 """Samples of any sizes in one sequence: the same as one by one, in any order."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -101,3 +102,26 @@ def test_two_streams_join_sample_after_sample_and_part_again(lengths: tuple[list
     assert together.tolist() == torch.cat(expected).tolist()
     assert joint.take_x(together).tolist() == x.tolist() and joint.take_y(together).tolist() == y.tolist()
     assert joint.both.offsets.tolist()[-1] == len(together)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("mixed", [True, False])
+@torch.no_grad()
+def test_half_precision_stays_near_the_whole(name: str, mixed: bool):
+    """Mixed: weights in float32 under autocast; else weights and inputs in bfloat16."""
+    samples = [sample(3, 2, 4, (True, True, True, False), 1), sample(2, 4, 2, (False, True, False, True), 2)]
+    expected = MODELS[name].forward_packed(samples)
+    model = copy.deepcopy(MODELS[name])
+    if not mixed:
+        model, samples = model.bfloat16(), [in_half_precision(one) for one in samples]
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        outputs = model.forward_packed(samples)
+    for output, whole in zip(outputs, expected, strict=True):
+        assert (output.float() - whole).std() < 0.1 * whole.std()
+
+
+def in_half_precision(given: ModelInput) -> ModelInput:
+    fields = {
+        name: value.bfloat16() if value.is_floating_point() else value for name, value in vars(given.conditions).items()
+    }
+    return ModelInput(given.noisy.bfloat16(), given.sigma, replace(given.conditions, **fields))

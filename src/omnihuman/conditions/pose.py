@@ -84,10 +84,11 @@ def draw_pose(keypoints: Tensor, height: int, width: int) -> Tensor:
 
 def _draw_lines(keypoints: Tensor, lines: Tensor, height: int, width: int) -> Tensor:
     """Ridges along n lines [n, 2]: [..., n, height, width]."""
+    keypoints = keypoints.float()  # in bfloat16 the middles of cells beyond the 128th are the same as their edges
     start, end = keypoints[..., lines[:, 0], :], keypoints[..., lines[:, 1], :]
     seen = torch.minimum(start[..., 2], end[..., 2])[..., None, None]
-    columns = torch.arange(width, device=keypoints.device) + 0.5
-    rows = torch.arange(height, device=keypoints.device) + 0.5
+    columns = torch.arange(width, dtype=torch.float32, device=keypoints.device) + 0.5
+    rows = torch.arange(height, dtype=torch.float32, device=keypoints.device) + 0.5
     to_right = columns - (start[..., 0] * width)[..., None]
     to_bottom = rows - (start[..., 1] * height)[..., None]
     along_x, along_y = (end - start)[..., 0, None] * width, (end - start)[..., 1, None] * height
@@ -113,17 +114,19 @@ class PoseCondition(nn.Module):
 
     def forward(self, keypoints: Tensor, pose_on: Tensor, height: int, width: int) -> Tensor:
         """Keypoints [B, F, K, 3] of F = 4 (T - 1) + 1 frames to [B, P, T, height, width]; zeros where pose is off."""
-        num_latents = num_latent_frames(keypoints.shape[1])
-        latents = keypoints.new_zeros(len(keypoints), num_latents, self.join.out_channels, height, width)
-        if pose_on.any():  # drawing the maps of the other samples would cost as much
-            latents = latents.index_put((pose_on,), self._encode(keypoints[pose_on], height, width))
-        return latents.transpose(1, 2)
+        shape = (len(keypoints), num_latent_frames(keypoints.shape[1]), self.join.out_channels, height, width)
+        if not pose_on.any():
+            return self.join.weight.new_zeros(shape).transpose(1, 2)
+        encoded = self._encode(keypoints[pose_on], height, width)  # drawing the others' maps would cost as much
+        return encoded.new_zeros(shape).index_put((pose_on,), encoded).transpose(1, 2)
 
     def _encode(self, keypoints: Tensor, height: int, width: int) -> Tensor:
         """[B, F, K, 3] to [B, T, P, height, width]."""
         batch, num_frames = keypoints.shape[:2]
         maps = draw_pose(keypoints, height * _CELLS_PER_LATENT, width * _CELLS_PER_LATENT).flatten(0, 1)
-        frames = self.conv_2(functional.silu(self.conv_1(maps))).unflatten(0, (batch, num_frames))
+        frames = self.conv_2(functional.silu(self.conv_1(maps.to(self.conv_1.weight.dtype)))).unflatten(
+            0, (batch, num_frames)
+        )
         first = frames[:, :1].expand(-1, TEMPORAL_FACTOR, -1, -1, -1)
         frames = torch.cat([first, frames[:, 1:]], dim=1).unflatten(1, (-1, TEMPORAL_FACTOR))
         joined = self.join(functional.silu(frames.flatten(2, 3).flatten(0, 1)))

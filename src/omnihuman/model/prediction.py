@@ -66,7 +66,7 @@ class Departure(nn.Module):
     def scaled_noisy(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """To unit variance per channel at every sigma."""
         level = sigma[:, None, None, None, None]
-        return noisy * torch.rsqrt(((1 - level) * self._std) ** 2 + level**2)
+        return (noisy * torch.rsqrt(((1 - level) * self._std) ** 2 + level**2)).to(noisy.dtype)
 
     def shown(self, reference: Tensor) -> Tensor:
         """The reference: the frame from which a frame departs."""
@@ -75,7 +75,7 @@ class Departure(nn.Module):
     def velocity(self, output: Tensor, noisy: Tensor, sigma: Tensor, reference: Tensor) -> Tensor:
         """(x - x0) / sigma; small sigmas are held at 0.05."""
         clean = self._std * (reference + output)
-        return (noisy - clean) / sigma[:, None, None, None, None].clamp(min=_MIN_SIGMA)
+        return ((noisy - clean) / sigma[:, None, None, None, None].clamp(min=_MIN_SIGMA)).to(noisy.dtype)
 
     @property
     def _std(self) -> Tensor:
