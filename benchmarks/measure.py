@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 Call = Callable[[], object]
 _CLASSES = (
     # The first that fits the name of a kernel (GPU) or operator (CPU).
+    ("elementwise", r"^triton_(poi|red|per|for)"),  # named after all that was fused, attention's neighbours too
     ("attention", r"flash|fmha|attention|varlen|softmax"),
     ("matrix products", r"gemm|cutlass|nvjet|xmma|cublas|conv|aten::(add|b|)mm|mkldnn|::linear"),
     ("elementwise", r"triton|elementwise|vectorized|reduce|norm|copy|cat|index|scatter|gather|fill|foreach|graph_\d"),
