@@ -28,13 +28,13 @@ CONFIGS = {
     # Motif-Video-2B without its place for a picture's embeddings: 2.03 billion parameters.
     "2b": Model(
         width=1536, num_heads=12, num_dual_blocks=12, num_single_blocks=16, num_decoder_blocks=8, patch_size=2,
-        rope_axes=(16, 56, 56), text_attention_single=True, audio_width=768, audio_tokens=32,
+        rope_axes=(16, 56, 56), text_attention_single=True, audio_width=768, audio_tokens=32, pose_channels=64,
     ),
 }  # fmt: skip
 WIDTHS = {
-    "tiny": Widths(latent_channels=16, text_width=32, speech_width=24, speech_layers=2),
-    "small": Widths(latent_channels=16, text_width=512, speech_width=128, speech_layers=3),
-    "2b": Widths(latent_channels=16, text_width=2560, speech_width=768, speech_layers=13),
+    "tiny": Widths(latent_channels=16, text_width=32, speech_width=24, speech_layers=2, num_keypoints=17),
+    "small": Widths(latent_channels=16, text_width=512, speech_width=128, speech_layers=3, num_keypoints=17),
+    "2b": Widths(latent_channels=16, text_width=2560, speech_width=768, speech_layers=13, num_keypoints=133),
 }
 
 

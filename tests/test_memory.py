@@ -1,5 +1,6 @@
 """Activation checkpointing and compilation change what a step costs, never what it computes."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,16 @@ def test_checkpointing_computes_the_same_gradients_and_only_full_repeats_product
                 gradient, expected[name], rtol=1e-5, atol=1e-6, msg=lambda text, n=name: n + text
             )
         assert (count > products) == (how == "full")
+
+
+def test_a_copied_model_uses_its_own_weights():
+    model = random_model(config=COMPLETE)
+    checkpoint_activations(model, "selective")
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.base.single_blocks.parameters():
+            parameter.zero_()
+        assert not torch.equal(copied.forward_packed(SAMPLES)[0], model.forward_packed(SAMPLES)[0])
 
 
 def test_checkpointing_of_an_unknown_kind_is_refused():

@@ -44,7 +44,14 @@ def test_every_condition_acts(name: str):
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("audio_on", "speech"), ("pose_on", "keypoints"), ("reference_on", "reference")]
+    ("flag", "value"),
+    [
+        ("audio_on", "speech"),
+        ("pose_on", "keypoints"),
+        ("pose_on", "reference_keypoints"),
+        ("reference_on", "reference"),
+        ("reference_on", "reference_keypoints"),
+    ],
 )
 def test_off_means_that_the_value_does_not_matter(flag: str, value: str):
     off = replace(random_conditions(), **{flag: OFF})
@@ -255,6 +262,9 @@ def changed(**fields: torch.Tensor) -> ModelInput:
 WRONG_INPUTS = {
     "noisy is [2, 3, 3, 2, 3]: expected [B, 59, T, h, w]; encode": {"noisy": torch.zeros(2, 3, 3, 2, 3)},
     "noisy is torch.int64: expected floating point; latents are not pixels": {"noisy": noisy().long()},
+    "sigma is [300.0, 800.0]: expected floating point from 0 (data) to 1 (noise); divide": {"sigma": 1000 * SIGMA},
+    "conditions.text is [64]: expected [2, any, 64]": {"text": torch.zeros(64)},
+    "noisy is torch.float64: expected the type of the weights": {"noisy": noisy().double()},
     "sigma is [3]: expected [2], one level of noise a sample": {"sigma": torch.zeros(3)},
     "conditions.reference is [2, 59, 4, 3]: expected [2, 59, 2, 3]": {"reference": torch.zeros(2, 59, 4, 3)},
     "conditions.keypoints is [2, 8, 17, 3]: expected [2, 9, 17, 3]": {"keypoints": torch.zeros(2, 8, 17, 3)},
@@ -270,6 +280,25 @@ def test_wrong_input_is_named_with_what_was_expected(message: str):
     given = changed(**WRONG_INPUTS[message])
     with pytest.raises(ValueError, match=re.escape(message)):
         random_model()(given.noisy, given.sigma, given.conditions)
+
+
+def test_an_empty_pack_is_refused():
+    with pytest.raises(ValueError, match="the pack is empty"):
+        random_model().forward_packed([])
+
+
+def test_what_is_off_may_even_be_nan():
+    off = replace(random_conditions(), reference_on=OFF, reference=torch.full((2, 59, 2, 3), math.nan))
+    assert run(off).isfinite().all()
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
+    model = random_model()
+    with torch.no_grad():
+        model.base.proj_out.bias[0] = math.nan
+    save_model(tmp_path, model, DESCRIPTION)
+    with pytest.raises(UserError, match=r"not a number, in 1 tensors, first base\.proj_out\.bias: take an earlier"):
+        load_model(tmp_path)
 
 
 def test_sizes_that_no_patch_fits_are_refused():

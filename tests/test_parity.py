@@ -9,6 +9,7 @@ from diffusers import MotifVideoTransformer3DModel
 from torch.nn import functional
 
 from omnihuman.config.schema.model import Model
+from omnihuman.errors import UserError
 from omnihuman.model.base_input import base_output
 from omnihuman.model.mmdit import MMDiT
 from omnihuman.model.published import model_config, published_config, published_name
@@ -87,7 +88,9 @@ def test_gradients_equal_those_of_the_published_class(published):
     for name, parameter in base.named_parameters():
         gradient = expected[published_name(name, base.config)].grad
         assert gradient is not None and parameter.grad is not None, name
-        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
+        scale = float(gradient.abs().max())  # of some norms the gradient itself is below any fixed tolerance
+        torch.testing.assert_close(parameter.grad / scale, gradient / scale, atol=1e-4, rtol=0, msg=name)
+        assert (parameter.grad - gradient).abs().max() <= 1e-5, name
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,12 @@ def test_a_changed_eps_is_noticed(published, norm: str, monkeypatch: pytest.Monk
     changed = base_output(base, **given)
     monkeypatch.undo()
     assert (changed - theirs(published, given)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("axes", [(4, 6, 4), (4, 6, 8), (5, 5, 6)])
+def test_axes_of_rope_that_no_head_has_are_refused(axes: tuple[int, int, int]):
+    with pytest.raises(UserError, match=r"rope_axes_dim is .* add up to attention_head_dim = 16"):
+        model_config(TINY | {"rope_axes_dim": axes}, Model())
 
 
 def test_configuration_survives_the_round_trip(published, tmp_path):

@@ -46,6 +46,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Runs, keys: Runs) -> Tensor
     Returns:
         [N, heads * d]
     """
+    q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a GPU normalises them to float32, and no kernel takes both
     if queries.equal and keys.equal:
         q, k, v = (t.unflatten(0, (queries.count, -1)).transpose(1, 2) for t in (q, k, v))
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)

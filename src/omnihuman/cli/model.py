@@ -72,7 +72,7 @@ def _evaluate(_: argparse.Namespace) -> int:
         **settings,
         data=data_md5,
         weights=file_sha256(weights) if weights.is_file() else "",
-        code=code_key("evaluation", "inference", "model", "conditions", "diffusion", "encoders"),
+        code=code_key("evaluation", "inference", "model", "conditions", "diffusion", "encoders", "packed.py"),
     )
     with step_run(TrackedStep("evaluate", key, settings, ENCODED, data_md5, weights)) as tracked:
         tracked.log_parameters({"profile": params.profile, "evaluated": model.name})

@@ -19,7 +19,8 @@ def motion_mask(motion_on: Tensor, num_latents: int) -> Tensor:
 def put_back(latents: Tensor, motion: Tensor, mask: Tensor) -> Tensor:
     """Replaces masked frames of `latents` [B, C, T, h, w] by the clean ones; done at every solver step."""
     clean = torch.zeros_like(latents)
-    clean[:, :, : motion.shape[2]] = motion
+    given = min(motion.shape[2], latents.shape[2])  # a single picture is shorter than the motion frames
+    clean[:, :, :given] = motion[:, :, :given]
     return torch.where(mask[:, None, :, None, None], clean, latents)
 
 

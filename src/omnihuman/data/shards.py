@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,17 @@ class Encoders:
     """Names and widths of the frozen encoders behind a set of shards, and the prompt that is off."""
 
     video_codec: str
-    video_weights: str  # folder or hub id, empty for an encoder without weights; likewise the other two
+    video_weights: str = field(compare=False)
+    """Folder or hub id, empty for an encoder without weights; likewise the other two. Not compared: the same weights
+    elsewhere are the same encoder, as their hash says."""
     video_weights_sha256: str
     video_tile_pixels: int  # 0: the codec takes pictures whole
     video_tile_stride_pixels: int
     speech_encoder: str
-    speech_weights: str
+    speech_weights: str = field(compare=False)
     speech_weights_sha256: str
     text_encoder: str
-    text_weights: str
+    text_weights: str = field(compare=False)
     text_weights_sha256: str
     fps: float
     num_frames: int

@@ -34,6 +34,9 @@ def _problems(given: ModelInput, config: Model, widths: Widths) -> Iterator[str]
             f"noisy is {_shape(noisy)}: height and width must be multiples of the patch, {config.patch_size} latents;"
             f" crop or pad the video to multiples of {multiple} pixels"
         )
+    if conditions.text.dim() != 3:
+        yield f"conditions.text is {_shape(conditions.text)}: expected [{batch}, any, {widths.text_width}]"
+        return
     expected: dict[str, tuple[int | None, ...]] = {
         "text": (batch, None, widths.text_width),
         "text_mask": (batch, conditions.text.shape[1]),
@@ -42,13 +45,18 @@ def _problems(given: ModelInput, config: Model, widths: Widths) -> Iterator[str]
         "speech": (batch, num_latents, WINDOW, widths.speech_layers, widths.speech_width),
         "speech_mask": (batch, num_latents, WINDOW),
         "keypoints": (batch, num_frames(num_latents), widths.num_keypoints, 3),
-        "motion": (batch, channels, NUM_MOTION_LATENTS, height, width),
+        "motion": (batch, channels, None if num_latents < NUM_MOTION_LATENTS else NUM_MOTION_LATENTS, height, width),
     }
     flags: dict[str, tuple[int | None, ...]] = dict.fromkeys(
         ("reference_on", "audio_on", "pose_on", "motion_on"), (batch,)
     )
     if given.sigma.shape != (batch,):
         yield f"sigma is {_shape(given.sigma)}: expected [{batch}], one level of noise a sample"
+    elif not given.sigma.is_floating_point() or given.sigma.min() < 0 or given.sigma.max() > 1:
+        yield (
+            f"sigma is {given.sigma.tolist()}: expected floating point from 0 (data) to 1 (noise); divide diffusers'"
+            " timesteps by 1000"
+        )
     yield from _wrong_shapes(conditions, expected | flags)
     yield from _wrong_types(noisy, conditions, (*flags, "text_mask", "speech_mask"))
     if conditions.text_mask.shape == (batch, conditions.text.shape[1]) and not conditions.text_mask.any(dim=1).all():
@@ -69,6 +77,8 @@ def _wrong_shapes(conditions: Conditions, expected: dict[str, tuple[int | None, 
 
 
 def _wrong_types(noisy: Tensor, conditions: Conditions, flags: tuple[str, ...]) -> Iterator[str]:
+    if noisy.dtype == torch.float64:
+        yield f"noisy is {noisy.dtype}: expected the type of the weights; convert it with .float()"
     if not noisy.is_floating_point():
         yield f"noisy is {noisy.dtype}: expected floating point; latents are not pixels, encode them first"
     for name in flags:

@@ -77,6 +77,11 @@ def load_model(folder: Path) -> tuple[OmniHumanTransformer, ModelDescription]:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {error}") from error
+    if broken := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
+        raise UserError(
+            f"{folder / WEIGHTS} holds values that are infinite or not a number, in {len(broken)} tensors, first"
+            f" {', '.join(broken[:5])}: take an earlier checkpoint"
+        )
     return model.eval(), description
 
 

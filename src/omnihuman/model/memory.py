@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -49,8 +50,10 @@ def checkpoint_activations(model: OmniHumanTransformer, how: str) -> None:
     if how == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     for block in blocks(model):
-        plain = type(block).forward.__get__(block)
-        block.forward = plain if how == "none" else _computed_again(plain, options)
+        if how == "none":
+            block.__dict__.pop("forward", None)
+        else:
+            block.forward = MethodType(_computed_again(options), block)
 
 
 def compile_blocks(model: OmniHumanTransformer) -> None:
@@ -59,11 +62,11 @@ def compile_blocks(model: OmniHumanTransformer) -> None:
         block.compile(dynamic=True)
 
 
-def _computed_again(forward: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
-    """A function rather than a `partial`, which the compiler would leave uncompiled."""
+def _computed_again(options: dict[str, Any]) -> Callable[..., Any]:
+    """A method, so that a copied block uses its own weights; a `partial` would be left uncompiled, without a word."""
 
-    def call(*tensors: Any) -> Any:
-        return checkpoint(forward, *tensors, **options)
+    def call(block: nn.Module, *tensors: Any) -> Any:
+        return checkpoint(type(block).forward, block, *tensors, **options)
 
     return call
 

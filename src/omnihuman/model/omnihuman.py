@@ -94,6 +94,8 @@ class OmniHumanTransformer(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
+        if not inputs:
+            raise ValueError("the pack is empty: expected at least one ModelInput")
         for one in inputs:
             check_input(one, self.config, self.widths)
         parts = [self._embed(one) for one in inputs]
@@ -116,17 +118,20 @@ class OmniHumanTransformer(nn.Module):
         prediction = self.prediction
         is_motion = motion_mask(conditions.motion_on, noisy.shape[2])
         latents = put_back(prediction.scaled_noisy(noisy, sigma), prediction.scaled(conditions.motion), is_motion)
-        reference = prediction.scaled(conditions.reference[:, :, None]) * _per_sample(conditions.reference_on)
+        reference_on = conditions.reference_on
+        reference = prediction.scaled(conditions.reference[:, :, None])
+        reference = torch.where(_per_sample(reference_on), reference, torch.zeros_like(reference))
         height, width = latents.shape[3:]
         pose = self.pose_condition(conditions.keypoints, conditions.pose_on, height, width)
-        left = self.pose_condition(conditions.reference_keypoints[:, None], conditions.pose_on, height, width)
+        left_on = conditions.pose_on & reference_on
+        left = self.pose_condition(conditions.reference_keypoints[:, None], left_on, height, width)
         shown = condition_channels(latents, is_motion, prediction.shown(reference[:, :, 0]))
         video = self._tokens(torch.cat([latents, shown], dim=1), torch.cat([pose, left.expand_as(pose)], dim=1))
         pictures = self._tokens(reference_channels(reference), torch.cat([left, left], dim=1))
 
         batch, num_video, num_reference = len(noisy), video.shape[1], pictures.shape[1]
         present = torch.cat(
-            [conditions.reference_on[:, None].expand(-1, num_reference), is_motion.new_ones(batch, num_video)], dim=1
+            [reference_on[:, None].expand(-1, num_reference), is_motion.new_ones(batch, num_video)], dim=1
         )
         is_video = torch.zeros_like(present)
         is_video[:, num_reference:] = True

@@ -98,7 +98,7 @@ def model_config(published: Mapping[str, Any], ours: Model) -> tuple[Model, int,
             mlp_ratio=float(published["mlp_ratio"]),
             patch_size=int(published["patch_size"]),
             rope_theta=float(published["rope_theta"]),
-            rope_axes=_three(published["rope_axes_dim"]),
+            rope_axes=_rope_axes(published["rope_axes_dim"], head_width),
             text_attention_dual=bool(published["enable_text_cross_attention_dual"]),
             text_attention_single=bool(published["enable_text_cross_attention_single"]),
             image_width=int(published.get("image_embed_dim") or 0),
@@ -131,6 +131,12 @@ def published_config(config: Model, latent_channels: int, text_width: int) -> di
     }
 
 
-def _three(axes: Any) -> tuple[int, int, int]:
+def _rope_axes(axes: Any, head_width: int) -> tuple[int, int, int]:
+    """Checked here, because the shape of no tensor depends on them."""
+    if len(axes) != 3 or sum(axes) != head_width or any(axis <= 0 or axis % 2 for axis in axes):
+        raise UserError(
+            f"config.json: rope_axes_dim is {list(axes)}: three even numbers that add up to attention_head_dim ="
+            f" {head_width}"
+        )
     time, height, width = axes
     return int(time), int(height), int(width)

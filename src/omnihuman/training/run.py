@@ -38,6 +38,9 @@ for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is where we resume from
 
 
+_SHARED_CODE = ("batch.py", "keyed_random.py", "packed.py")
+
+
 @dataclass(frozen=True)
 class StageRun:
     """Everything that decides the weights of one stage."""
@@ -100,7 +103,7 @@ def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
     parent = models / run.stage.parent / "model.safetensors" if run.stage.parent else None
     return content_key(
         run=asdict(run),
-        code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", "keyed_random.py"),
+        code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", *_SHARED_CODE),
         shards=[file_sha256(path) for path in sorted(encoded.glob("*"))],
         parent=file_sha256(parent) if parent and parent.is_file() else "",
     )
