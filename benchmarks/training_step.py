@@ -19,7 +19,7 @@ from omnihuman.batch import TrainingBatch
 from omnihuman.config.compose import compose
 from omnihuman.encoders.video_codec import CosineCodec, num_frames
 from omnihuman.model.omnihuman import OmniHumanTransformer
-from omnihuman.training.module import batch_loss
+from omnihuman.training.module import sample_losses
 from omnihuman.training.optimizer import make_optimizer
 
 NUM_LATENTS, HEIGHT, WIDTH = 5, 8, 8
@@ -49,7 +49,7 @@ def main() -> None:
     optimizer = make_optimizer(model, params.training, learning_rate=1e-3)
 
     def train() -> None:
-        batch_loss(model, batch, params.diffusion).mean().backward()
+        sample_losses(model, (batch,), params.diffusion).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 

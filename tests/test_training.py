@@ -13,7 +13,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model
-from omnihuman.training.dataset import SampleSettings, StageBatches, active_conditions
+from omnihuman.training.dataset import SampleSettings, StagePacks, active_conditions
 from omnihuman.training.module import StageModule, learning_rate_share
 from omnihuman.training.muon import Muon
 from omnihuman.training.optimizer import make_optimizer
@@ -88,9 +88,10 @@ def test_batches_carry_conditions_of_eligible_clips_only(tmp_path):
     samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
     order = SampleOrder(samples, Mix(), 8, 17, "3_pose")
     everything = replace(settings(Activation(1, 1, 1, 1)), stage_name="3_pose")
-    batches = StageBatches(samples, tmp_path / "encoded", order, everything, np.zeros((1, 64), np.float32))
+    batches = StagePacks(samples, tmp_path / "encoded", order, everything, np.zeros((1, 64), np.float32))
     rows = np.array([draw.row for draw in order.batch(0)])
-    conditions = batches.batch(0).conditions
+    (part,) = batches.pack(0)
+    conditions = part.conditions
     assert conditions.audio_on.tolist() == (rows == 0).tolist()
     assert conditions.pose_on.tolist() == (rows == 1).tolist()
 

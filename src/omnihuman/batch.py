@@ -10,7 +10,7 @@ Shape letters, used in every comment of the project:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -130,6 +130,10 @@ class TrainingBatch:
     noise: Tensor  # [B, C, T, h, w]
     sigma: Tensor  # [B]
     conditions: Conditions
+
+
+Pack: TypeAlias = "tuple[TrainingBatch, ...]"
+"""Samples of any sizes that go through the network as one sequence, those of equal size together."""
 
 
 @dataclass(frozen=True)

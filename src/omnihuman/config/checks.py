@@ -7,6 +7,7 @@ from typing import Any
 
 from omnihuman.batch import KEYPOINT_SETS
 from omnihuman.config.schema.collect import Collect
+from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.model import Model
@@ -25,7 +26,7 @@ STRENGTH = ("text", "reference", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
-    "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
+    "processes_per_node", "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
 )  # fmt: skip
 _ENCODERS = {
     "video_codec": ("video_weights", "cosine", {"wan": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}),
@@ -44,6 +45,11 @@ _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+_COMPUTE = {
+    "accelerator": ("auto", "cpu", "cuda"),
+    "strategy": ("single", "zero2", "zero3"),
+    "offload": ("none", "optimizer", "all"),
+}
 _SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
 
 
@@ -57,6 +63,7 @@ def check(params: Params) -> None:
         *_check_encode(params.encode, params.model),
         *_check_model(params.model),
         *_check_training(params.training),
+        *_check_compute(params.compute),
         *_check_parents(params.stages),
         *_check_activations(params.stages),
     ]
@@ -178,9 +185,26 @@ def _check_training(training: Training) -> Iterator[str]:
         "precision": _PRECISIONS,
         "activation_checkpointing": _CHECKPOINTING,
     }
+    yield from _check_choices("training", training, choices)
+
+
+def _check_compute(compute: Compute) -> Iterator[str]:
+    yield from _check_choices("compute", compute, _COMPUTE)
+    if compute.strategy == "single" and compute.processes_per_node > 1:
+        yield (
+            f"compute.processes_per_node is {compute.processes_per_node}: compute.strategy=single is one process, set 1"
+            " or zero2"
+        )
+    if compute.offload != "none" and compute.strategy == "single":
+        yield f"compute.offload is {compute.offload}: only zero2 and zero3 can, set compute.strategy"
+    if compute.offload == "all" and compute.strategy != "zero3":
+        yield "compute.offload is all: only zero3 divides the weights, set compute.strategy=zero3 or offload=optimizer"
+
+
+def _check_choices(section: str, config: Any, choices: dict[str, tuple[str, ...]]) -> Iterator[str]:
     for key, known in choices.items():
-        if (value := getattr(training, key)) not in known:
-            yield f"training.{key}: unknown '{value}', expected one of {', '.join(known)}"
+        if (value := getattr(config, key)) not in known:
+            yield f"{section}.{key}: unknown '{value}', expected one of {', '.join(known)}"
 
 
 def _check_parents(stages: dict[str, Stage]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
 
 CONF = Path("conf")
-GROUPS = ("corpus", "model", "recipe", "policy")
+GROUPS = ("corpus", "model", "recipe", "policy", "compute")
 SYNTHETIC = "synthetic"
 HEADER = "# Composed from conf/ by `omnihuman config compose`; never edited by hand.\n"
 _OWN_KEYS = ("profile", "overrides", "collect.depends_on")

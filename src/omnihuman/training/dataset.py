@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.data import IterableDataset
 
-from omnihuman.batch import TrainingBatch
+from omnihuman.batch import Pack, TrainingBatch
 from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
 from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.config.schema.diffusion import Diffusion
@@ -47,8 +47,8 @@ def active_conditions(settings: SampleSettings, index: int, *, has_audio: bool, 
     )
 
 
-class StageBatches(IterableDataset):
-    """Batches from `first_step` on, without an end; a resumed run begins with its own step."""
+class StagePacks(IterableDataset):
+    """The packs of the steps from `first_step` on, without an end; a resumed run begins with its own step."""
 
     def __init__(
         self, samples: pd.DataFrame, encoded: Path, order: SampleOrder, settings: SampleSettings, empty_text: np.ndarray
@@ -57,16 +57,16 @@ class StageBatches(IterableDataset):
         self._samples, self._encoded, self._order = samples, encoded, order
         self._settings, self._empty_text = settings, empty_text
 
-    def __iter__(self) -> Iterator[TrainingBatch]:
-        """Yields batch after batch."""
+    def __iter__(self) -> Iterator[Pack]:
+        """Yields pack after pack."""
         step = self.first_step
         while True:
-            yield self.batch(step)
+            yield self.pack(step)
             step += 1
 
-    def batch(self, step: int) -> TrainingBatch:
-        """The batch of one step."""
-        return join_samples([self._sample(draw) for draw in self._order.batch(step)])
+    def pack(self, step: int) -> Pack:
+        """The samples of one step."""
+        return pack_samples([self._sample(draw) for draw in self._order.batch(step)])
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
@@ -83,6 +83,14 @@ class StageBatches(IterableDataset):
         conditions = assemble(inputs, active, self._settings.max_text_tokens)
         noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
         return TrainingBatch(latents[None], noise[None], sigma.float()[None], conditions)
+
+
+def pack_samples(samples: list[TrainingBatch]) -> Pack:
+    """Joins samples of equal size; sizes stand in the order in which they first came."""
+    of_size: dict[torch.Size, list[TrainingBatch]] = {}
+    for sample in samples:
+        of_size.setdefault(sample.latents.shape[1:], []).append(sample)
+    return tuple(map(join_samples, of_size.values()))
 
 
 def join_samples(items: list[TrainingBatch]) -> TrainingBatch:

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from omnihuman.batch import TrainingBatch
+from omnihuman.batch import ModelInput, Pack, TrainingBatch
 from omnihuman.conditions.motion_frames import motion_mask
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Training
@@ -17,14 +17,19 @@ from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.optimizer import make_optimizer
 
 
-def batch_loss(model: OmniHumanTransformer, batch: TrainingBatch, config: Diffusion) -> Tensor:
-    """Weighted flow-matching loss [B] of one batch."""
-    noisy = noisy_latents(batch.latents, batch.noise, batch.sigma)
-    predicted = model(noisy, batch.sigma, batch.conditions)
-    given = motion_mask(batch.conditions.motion_on, batch.latents.shape[2])
-    weight = change_weight(batch.latents, batch.conditions.reference, config.change_strength)
-    loss = flow_matching_loss(predicted, velocity(batch.latents, batch.noise), given, weight)
-    return loss * sigma_weight(batch.sigma, config.sigma_floor)
+def sample_losses(model: OmniHumanTransformer, pack: Pack, config: Diffusion) -> Tensor:
+    """Weighted flow-matching loss [samples] of a pack, which goes through the network as one sequence."""
+    noisy = [noisy_latents(part.latents, part.noise, part.sigma) for part in pack]
+    inputs = [ModelInput(noise, part.sigma, part.conditions) for noise, part in zip(noisy, pack, strict=True)]
+    predicted = model.forward_packed(inputs)
+    return torch.cat([_part_losses(*pair, config) for pair in zip(predicted, pack, strict=True)])
+
+
+def _part_losses(predicted: Tensor, part: TrainingBatch, config: Diffusion) -> Tensor:
+    given = motion_mask(part.conditions.motion_on, part.latents.shape[2])
+    weight = change_weight(part.latents, part.conditions.reference, config.change_strength)
+    loss = flow_matching_loss(predicted, velocity(part.latents, part.noise), given, weight)
+    return loss * sigma_weight(part.sigma, config.sigma_floor)
 
 
 def learning_rate_share(step: int, num_steps: int, warmup_steps: int) -> float:
@@ -48,14 +53,14 @@ class StageModule(pl.LightningModule):
         self._config, self._diffusion = config, diffusion
         self._learning_rate, self._num_steps = learning_rate, num_steps
 
-    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        """Mean loss of the batch."""
-        loss = batch_loss(self.model, batch, self._diffusion).mean()
+    def training_step(self, batch: Pack, batch_idx: int) -> Tensor:
+        """Mean loss of the samples."""
+        loss = sample_losses(self.model, batch, self._diffusion).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {len(self.losses) + 1}: nothing is published")
         self.losses.append(loss.item())
         recent = self.losses[-self._config.log_every_steps :]
-        self.log("loss", sum(recent) / len(recent), batch_size=len(batch.sigma))
+        self.log("loss", sum(recent) / len(recent), batch_size=1)
         return loss
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -71,11 +76,9 @@ class StageModule(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(
-        self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
-    ) -> TrainingBatch:
+    def transfer_batch_to_device(self, batch: Pack, device: torch.device, dataloader_idx: int) -> Pack:
         """Moves the frozen dataclasses, which Lightning would try to change in place."""
-        return move_to_device(batch, device)
+        return tuple(move_to_device(part, device) for part in batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the loss curve."""

@@ -26,7 +26,7 @@ from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
-from omnihuman.training.dataset import SampleSettings, StageBatches
+from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.module import StageModule
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.sampling import SampleOrder
@@ -187,7 +187,7 @@ def _fit(
         encoders.max_text_tokens,
         run.diffusion,
     )
-    batches = StageBatches(samples, encoded, order, settings, load_empty_text(encoded))
+    batches = StagePacks(samples, encoded, order, settings, load_empty_text(encoded))
     checkpoint_activations(model, run.training.activation_checkpointing)
     if run.training.compile:
         compile_blocks(model)
@@ -203,11 +203,7 @@ def _fit(
         precision=run.training.precision,  # pyright: ignore[reportArgumentType]  # checked by Lightning
         gradient_clip_val=run.training.gradient_clip,
         logger=False,
-        callbacks=[
-            ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps),
-            ProgressLines(run.name, run.stage.steps, run.training.log_every_steps),
-            *([CurveReport(module, report)] if report else []),
-        ],
+        callbacks=_callbacks(run, module, work, report),
         enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=work,
@@ -215,6 +211,14 @@ def _fit(
     loader = DataLoader(batches, batch_size=None)
     trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     return module.losses
+
+
+def _callbacks(run: StageRun, module: StageModule, work: Path, report: Report | None) -> list[pl.Callback]:
+    return [
+        ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps),
+        ProgressLines(run.name, run.stage.steps, run.training.log_every_steps),
+        *([CurveReport(module, report)] if report else []),
+    ]
 
 
 def _save_losses(path: Path, losses: list[float]) -> None:

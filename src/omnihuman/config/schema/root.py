@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from omnihuman.config.schema.collect import Collect
+from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.encode import Encode
@@ -30,6 +31,7 @@ class Params:
     diffusion: Diffusion = field(default_factory=Diffusion)
     training: Training = field(default_factory=Training)
     stages: dict[str, Stage] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
     sampling: Sampling = field(default_factory=Sampling)
     evaluate: Evaluate = field(default_factory=Evaluate)
     render: Render = field(default_factory=Render)

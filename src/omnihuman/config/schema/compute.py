@@ -1,0 +1,17 @@
+"""How a stage is computed, which changes no weight but by rounding: no step of the graph depends on it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What the processes of a stage are; how many of them there are and where they run comes from the environment."""
+
+    accelerator: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    strategy: str = "single"
+    """`single` process, or DeepSpeed: `zero2` divides gradients and optimizer over the ranks, `zero3` the weights too."""
+    offload: str = "none"
+    """What lies in the memory of the CPU instead of the GPU's: `none`, `optimizer`, or `all` (weights too, zero3)."""
+    processes_per_node: int = 1
+    """Where `$OMNIHUMAN_PROCESSES` does not say."""
