@@ -10,7 +10,7 @@ class Compute:
     accelerator: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     strategy: str = "single"
-    """`single` process, or DeepSpeed: `zero2` divides gradients and optimizer over the ranks, `zero3` the weights too."""
+    """`single` process, or DeepSpeed: `zero2` divides gradients and optimizer over ranks, `zero3` also weights."""
     offload: str = "none"
     """What lies in the memory of the CPU instead of the GPU's: `none`, `optimizer`, or `all` (weights too, zero3)."""
     processes_per_node: int = 1
