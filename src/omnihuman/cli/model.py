@@ -32,6 +32,7 @@ def add_verbs(add: Adder) -> None:
 def _train(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from omnihuman.cli.probes import ProbeFiles, held_out_probe
     from omnihuman.config.load import PARAMS, load_params, load_section
     from omnihuman.tracking.runs import TrackedStep, step_run
     from omnihuman.tracking.values import folder_md5
@@ -44,10 +45,12 @@ def _train(args: argparse.Namespace) -> int:
     key = stage_key(run, ENCODED, MODELS)
     with step_run(TrackedStep(run.name, key, asdict(run), ENCODED, folder_md5(ENCODED), weights)) as tracked:
         tracked.log_parameters({"profile": params.profile, "num_clips": training_clips(ENCODED)})
+        files, probe = ProbeFiles(tracked), held_out_probe(stage, params.sampling, params.seed, ENCODED)
         try:
-            train_stage(run, ENCODED, MODELS, tracked.work, tracked.report)
+            train_stage(run, ENCODED, MODELS, tracked.work, files.report, probe)
         except SystemExit as stop:  # Lightning makes one of Ctrl-C
             raise KeyboardInterrupt from stop
+        files.send()
         tracked.log_file(weights.with_name("model.json"))
     return 0
 

@@ -27,9 +27,12 @@ from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.dataset import SampleSettings, StagePacks
+from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
+from omnihuman.training.probes import Probe
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.sampling import SampleOrder
+from omnihuman.training.throughput import Throughput, TimedPacks
 
 log = logging.getLogger(__name__)
 # Its announcements of absent devices and of other products would bury our own lines.
@@ -54,7 +57,12 @@ class StageRun:
 
 
 def train_stage(
-    run: StageRun, encoded: Path, models: Path, work: Path | None = None, report: Report | None = None
+    run: StageRun,
+    encoded: Path,
+    models: Path,
+    work: Path | None = None,
+    report: Report | None = None,
+    probe: Probe | None = None,
 ) -> None:
     """Trains `run.name` from `encoded` and its parent under `models`, and publishes the folder `models`/name.
 
@@ -64,14 +72,16 @@ def train_stage(
     Args:
         work: where the checkpoints lie, for a caller who holds it and removes it when the result is safe; by default
             the work folder of `stage_key`.
-        report: takes loss and learning rate of every step, after a resume also those from before.
+        report: takes loss and learning rate of every step, after a resume also those from before; throughput, losses
+            of the fixed triples and figures of probes where they were measured.
+        probe: looks at the model every `training.probe_every_steps` steps.
 
     Raises:
         UserError: there is no training clip at all, or the parent is missing or of another shape.
     """
     if work is None:
         with held_work_folder(stage_key(run, encoded, models)) as folder:
-            train_stage(run, encoded, models, folder, report)
+            train_stage(run, encoded, models, folder, report, probe)
             shutil.rmtree(folder)
         return
     encoders = Encoders.load(encoded / "encoders.json")
@@ -82,7 +92,7 @@ def train_stage(
     if note:
         log.warning("%s: %s", run.name, note)
     else:
-        losses = _fit(run, model, samples, encoded, encoders, work, report)
+        losses = _fit(run, model, samples, encoded, encoders, work, report, probe)
     description = ModelDescription(
         stage=run.name,
         parent=run.stage.parent or "",
@@ -175,6 +185,7 @@ def _fit(
     encoders: Encoders,
     work: Path,
     report: Report | None,
+    probe: Probe | None,
 ) -> list[float]:
     """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
     order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
@@ -195,6 +206,9 @@ def _fit(
     checkpoint = work / "last.ckpt"
     if checkpoint.exists():
         batches.first_step = int(torch.load(checkpoint, weights_only=True, mmap=True)["global_step"])
+    packs = TimedPacks(DataLoader(batches, batch_size=None), run.model, encoders.widths)
+    throughput = Throughput(packs, run.training.log_every_steps, run.stage.steps, run.training.precision, work, report)
+    watching = insight(run.stage, run.training, run.diffusion, encoded, work, report, probe)
     trainer = pl.Trainer(
         max_steps=run.stage.steps,
         max_epochs=-1,
@@ -203,13 +217,12 @@ def _fit(
         precision=run.training.precision,  # pyright: ignore[reportArgumentType]  # checked by Lightning
         gradient_clip_val=run.training.gradient_clip,
         logger=False,
-        callbacks=_callbacks(run, module, work, report),
+        callbacks=[throughput, *_callbacks(run, module, work, report), *watching],
         enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=work,
     )
-    loader = DataLoader(batches, batch_size=None)
-    trainer.fit(module, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    trainer.fit(module, packs, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     return module.losses
 
 

@@ -56,3 +56,9 @@ class Training:
     """Compile each block at its first step: minutes once, then fewer and larger kernels."""
     checkpoint_every_steps: int = 50
     log_every_steps: int = 10
+    validate_every_steps: int = 200
+    """How often, and after the last step, the losses of fixed held-out triples are measured; 0: never."""
+    validation_clips: int = 8
+    """Held-out clips, each at eight levels of noise under every subset of conditions that the stage knows."""
+    probe_every_steps: int = 0
+    """How often, and after the last step, held-out videos are made and measured; 0: never."""
