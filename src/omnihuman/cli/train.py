@@ -10,8 +10,8 @@ from omnihuman.cli.places import ENCODED, MODELS
 
 if TYPE_CHECKING:
     from omnihuman.config.schema.root import Params
-    from omnihuman.tracking.runs import StepRun
     from omnihuman.training.launch.placement import Placement
+    from omnihuman.training.progress import Report
     from omnihuman.training.run import StageRun
 
 
@@ -60,6 +60,7 @@ def _train(args: argparse.Namespace) -> int:
 def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> None:
     from dataclasses import asdict
 
+    from omnihuman.cli.probes import ProbeFiles
     from omnihuman.tracking.runs import TrackedStep, step_run
     from omnihuman.tracking.values import folder_md5
     from omnihuman.training.run import stage_key, training_clips
@@ -70,11 +71,14 @@ def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> No
         tracked.log_parameters({"profile": params.profile, "num_clips": training_clips(ENCODED)})
         for name in ("launcher", "nodes", "processes"):  # tags: they may change when the run goes on
             tracked.tag(name, str(getattr(placed, name)))
-        _train_where_placed(run, params, placed, tracked)
+        files = ProbeFiles(tracked)
+        _train_where_placed(run, params, placed, tracked.work, files.report)
+        files.send()
         tracked.log_file(weights.with_name("model.json"))
 
 
-def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", tracked: "StepRun") -> None:
+def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", work: Path, report: "Report") -> None:
+    from omnihuman.cli.probes import held_out_probe
     from omnihuman.training.launch.attach import run_job
     from omnihuman.training.launch.job import Job
     from omnihuman.training.launch.placement import trains_here
@@ -82,9 +86,10 @@ def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", 
 
     if trains_here(placed, params.compute):
         try:
-            train_stage(run, ENCODED, MODELS, tracked.work, tracked.report)
+            probe = held_out_probe(run.stage, params, ENCODED)
+            train_stage(run, ENCODED, MODELS, work, report, params.compute, probe=probe)
         except SystemExit as stop:  # Lightning makes one of Ctrl-C
             raise KeyboardInterrupt from stop
         return
-    encoded, models, work = (path.absolute() for path in (ENCODED, MODELS, tracked.work))
-    run_job(Job(run.name, encoded, models, work, Path.cwd(), placed, params.compute.accelerator), tracked.report)
+    encoded, models, work = (path.absolute() for path in (ENCODED, MODELS, work))
+    run_job(Job(run.name, encoded, models, work, Path.cwd(), placed, params.compute.accelerator), report)
