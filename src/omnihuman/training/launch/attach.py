@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omnihuman.training.launch.job import ENDED_FROM_OUTSIDE, Job, JobRecord, Launcher
 from omnihuman.training.launch.local import LocalLauncher
+from omnihuman.training.launch.slurm import SlurmLauncher
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, Mapping[str, float]], None]
@@ -25,7 +26,7 @@ class JobFailed(Exception):
 
 def launcher_of(job: Job) -> Launcher:
     """The one that the placement names."""
-    return LocalLauncher(job)
+    return {"local": LocalLauncher, "slurm": SlurmLauncher}[job.placement.launcher](job)
 
 
 def run_job(job: Job, report: Report) -> None:
