@@ -28,6 +28,8 @@ def main(exit_file: Path, arguments: list[str]) -> int:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     parsed = run.parse_args(arguments)
+    if index := os.environ.get("JOB_COMPLETION_INDEX"):  # of a pod of Kubernetes: the first is where all meet
+        parsed.rdzv_conf += f",is_host={int(index == '0')}"
     threads = len(os.sched_getaffinity(0)) // int(parsed.nproc_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
     try:

@@ -75,6 +75,7 @@ class SlurmLauncher:
             exit_file=shlex.quote(str(self._job.exit_file)),
             ending=shlex.quote(str(self._ending)),
             port=port,
+            patience=self._job.placement.save_seconds,
             command=shlex.join(self._job.torchrun(MEETING)),
         )
 
@@ -114,7 +115,7 @@ class SlurmLauncher:
             "--open-mode=append",
             "--requeue",
             f"--signal=TERM@{placed.save_seconds}",
-            *shlex.split(placed.slurm_arguments),
+            *filter(None, [" ".join(placed.slurm_arguments.splitlines())]),
         ]
 
 
