@@ -16,6 +16,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.shards import Encoders, load_empty_text
+from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
@@ -30,6 +31,7 @@ from omnihuman.training.saving import LOSSES, SaveCheckpoints
 from omnihuman.training.share import RankOrder
 from omnihuman.training.strategy import trainer_arguments
 from omnihuman.training.watch import LossWatch, SkippedSteps
+from omnihuman.training.zero import reshard
 
 log = logging.getLogger(__name__)
 # Its announcements of absent devices and of other products would bury our own lines.
@@ -80,7 +82,7 @@ def fit(
     """
     training, ranks = run.training, place.ranks
     checkpoints = Checkpoints(place.work, ranks, training.keep_checkpoints, training.keep_every_steps)
-    newest = checkpoints.newest()
+    newest = _fitting(checkpoints, place)
     if newest is not None and newest.manifest.step >= run.stage.steps:
         return newest
     skipped = SkippedSteps(place.work, ranks)
@@ -105,13 +107,32 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=place.work,
-        **trainer_arguments(place.compute, training, ranks),
+        **trainer_arguments(place.compute, training, ranks, from_universal=newest is not None and newest.universal),
     )
     loader = DataLoader(packs, batch_size=None)
     trainer.fit(module, loader, ckpt_path=newest.state if newest else None, weights_only=True)
     finished = checkpoints.newest()
     assert finished is not None
     return finished
+
+
+def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:
+    """The newest good checkpoint, made over where another number of ranks wrote it."""
+    newest, ranks = checkpoints.newest(), place.ranks
+    if newest is None:
+        return None
+    if newest.manifest.strategy != place.compute.strategy:
+        raise UserError(
+            f"compute.strategy is {place.compute.strategy}, but {newest.folder} was written with"
+            f" {newest.manifest.strategy}: set it back, or remove {checkpoints.folder} to begin the stage again"
+        )
+    if newest.manifest.num_ranks in (0, ranks.size):
+        return newest
+    if ranks.first:
+        log.warning("%s is of %d rank(s), here are %d", newest.folder, newest.manifest.num_ranks, ranks.size)
+        reshard(newest.folder)
+    ranks.wait()
+    return checkpoints.newest()
 
 
 def _sample_settings(run: StageRun, encoders: Encoders) -> SampleSettings:
