@@ -67,7 +67,8 @@ def main(stage: str, folder: Path) -> int:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # which tests that run in the background inherit ignored
+        signal.signal(number, interrupt)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with (folder / "reported").open("a", buffering=1) as file:
         try:

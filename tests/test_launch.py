@@ -3,16 +3,23 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from tests.launching import job_in, last_step, programs, reported, start
-from tests.small_project import ROOT, wait_until
+from tests.small_project import MARK, ROOT, wait_until
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.errors import UserError
+from omnihuman.training.launch.attach import run_job
 from omnihuman.training.launch.job import JobRecord
+from omnihuman.training.launch.kubernetes import KubernetesLauncher
 from omnihuman.training.launch.placement import placement, trains_here
 
 TWO = Compute("cpu", "zero2", processes_per_node=2)
@@ -75,7 +82,7 @@ def test_a_ranks_exit_code_and_message_come_through(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_caller_leaves_the_job_and_the_next_attaches_and_ends_it(tmp_path: Path) -> None:
     first = start(tmp_path, "long")
-    assert wait_until(lambda: last_step(tmp_path) > 3, 60)
+    assert wait_until(lambda: bool(reported(tmp_path)), 60)
     record = json.loads((tmp_path / "work/job.json").read_text())
     first.kill()
     first.wait()
@@ -126,3 +133,63 @@ def test_whoever_interrupts_twice_does_not_wait_for_ranks_that_do_not_end(tmp_pa
 def test_names_fit_every_queue_and_tell_works_apart(tmp_path: Path) -> None:
     names = {job_in(folder, "1_Text_image" + 50 * "x", {}).name for folder in (tmp_path, tmp_path / "work")}
     assert len(names) == 2 and all(len(name) <= 63 and name.startswith("omnihuman-1-text-image") for name in names)
+
+
+def rendered(folder: Path, accelerator: str = "cpu", **variables: str) -> tuple[dict, dict]:
+    """Service and Job of a work in `folder`."""
+    environment = KUBERNETES | {"OMNIHUMAN_NODES": "2", "OMNIHUMAN_KUBERNETES_MOUNT": "/"} | variables
+    job = replace(job_in(folder, "short", environment), accelerator=accelerator)
+    service, indexed = yaml.safe_load_all(KubernetesLauncher(job).text())
+    return service, indexed
+
+
+def test_the_rendered_job_is_valid_and_says_what_was_asked(tmp_path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate").validate
+    service, job = rendered(tmp_path, "cuda", OMNIHUMAN_PROCESSES="8", OMNIHUMAN_KUBERNETES_NAMESPACE="video")
+    for document in (service, job):
+        validate(document, "1.31", strict=True)
+        assert document["metadata"]["namespace"] == "video"
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"].items() <= (
+        job["spec"]["template"]["metadata"]["labels"].items()
+    )
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    assert pod["subdomain"] == service["metadata"]["name"] and pod["restartPolicy"] == "Never"
+    assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert "resources" not in rendered(tmp_path)[1]["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_folders_that_pods_would_not_see_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not below OMNIHUMAN_KUBERNETES_MOUNT"):
+        rendered(tmp_path, OMNIHUMAN_KUBERNETES_MOUNT=str(tmp_path))
+
+
+def test_without_kubectl_the_file_is_written_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = job_in(tmp_path, "short", KUBERNETES | {"OMNIHUMAN_KUBERNETES_MOUNT": "/"})
+    with pytest.raises(UserError, match=str(tmp_path / "work/job.yaml")):
+        run_job(job, lambda *_: None)
+    assert len(list(yaml.safe_load_all((tmp_path / "work/job.yaml").read_text()))) == 2
+
+
+@pytest.mark.slow
+def test_the_containers_command_meets_the_other_pod_and_trains(tmp_path: Path) -> None:
+    """Both pods of the rendered Job as processes of this machine; only the name of the service leads here instead."""
+    _, job = rendered(tmp_path, OMNIHUMAN_PROCESSES="1")
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    variables |= {"PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    variables |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    pods = [
+        subprocess.Popen(
+            container["command"],
+            cwd=container["workingDir"],
+            env=os.environ | variables | {"JOB_COMPLETION_INDEX": index, MARK: str(tmp_path)},
+        )
+        for index in ("1", "0")  # the first comes last
+    ]
+    assert [pod.wait(60) for pod in pods] == [0, 0]
+    assert (tmp_path / "models/short/ranks").read_text().startswith("2 ")
+    assert last_step(tmp_path) == 5 and programs(tmp_path) == []

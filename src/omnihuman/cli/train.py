@@ -10,9 +10,9 @@ from omnihuman.cli.places import ENCODED, MODELS
 
 if TYPE_CHECKING:
     from omnihuman.config.schema.root import Params
+    from omnihuman.training.fit import StageRun
     from omnihuman.training.launch.placement import Placement
     from omnihuman.training.progress import Report
-    from omnihuman.training.run import StageRun
 
 
 def add_verbs(add: Adder) -> None:
@@ -36,9 +36,9 @@ def add_verbs(add: Adder) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from omnihuman.config.load import PARAMS, load_params, load_section
+    from omnihuman.training.fit import StageRun
     from omnihuman.training.launch.attach import JobFailed
     from omnihuman.training.launch.placement import placement
-    from omnihuman.training.run import StageRun
 
     params = load_params()
     stage = load_section(PARAMS, f"stages.{args.stage}")
@@ -82,14 +82,20 @@ def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", 
     from omnihuman.training.launch.attach import run_job
     from omnihuman.training.launch.job import Job
     from omnihuman.training.launch.placement import trains_here
+    from omnihuman.training.measured import Recorder, device_name, work_of
+    from omnihuman.training.plan import tokens_per_sample
     from omnihuman.training.run import train_stage
 
+    recorder = Recorder(report)
     if trains_here(placed, params.compute):
         try:
             probe = held_out_probe(run.stage, params, ENCODED)
-            train_stage(run, ENCODED, MODELS, work, report, params.compute, probe=probe)
-        except SystemExit as stop:  # Lightning makes one of Ctrl-C
+            train_stage(run, ENCODED, MODELS, work, recorder.report, params.compute, probe=probe)
+        except SystemExit as stop:  # Lightning makes one of Ctrl-C, and a stage that has saved of TERM
             raise KeyboardInterrupt from stop
-        return
-    encoded, models, work = (path.absolute() for path in (ENCODED, MODELS, work))
-    run_job(Job(run.name, encoded, models, work, Path.cwd(), placed, params.compute.accelerator), report)
+    else:
+        encoded, models, kept = (path.absolute() for path in (ENCODED, MODELS, work))
+        job = Job(run.name, encoded, models, kept, Path.cwd(), placed, params.compute.accelerator)
+        run_job(job, recorder.report)
+    device = device_name(params.compute, placed)
+    recorder.save(work_of(run, params.compute, placed, device), tokens_per_sample(run, ENCODED))

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from omnihuman.training.launch.job import ENDED_FROM_OUTSIDE, Job, JobRecord, Launcher
+from omnihuman.training.launch.kubernetes import KubernetesLauncher
 from omnihuman.training.launch.local import LocalLauncher
+from omnihuman.training.launch.slurm import SlurmLauncher
 
 log = logging.getLogger(__name__)
 Report = Callable[[int, Mapping[str, float]], None]
@@ -23,9 +25,12 @@ class JobFailed(Exception):
         self.exit_code = exit_code
 
 
+_LAUNCHERS = {"local": LocalLauncher, "slurm": SlurmLauncher, "kubernetes": KubernetesLauncher}
+
+
 def launcher_of(job: Job) -> Launcher:
     """The one that the placement names."""
-    return LocalLauncher(job)
+    return _LAUNCHERS[job.placement.launcher](job)
 
 
 def run_job(job: Job, report: Report) -> None:

@@ -58,15 +58,16 @@ class Job:
         """One line of JSON a step, by rank 0."""
         return self.work / "metrics.jsonl"
 
-    def torchrun(self, rendezvous: list[str], python: str = sys.executable) -> list[str]:
+    def torchrun(self, meeting: list[str], python: str = sys.executable) -> list[str]:
         """The command of one node.
 
         Args:
-            rendezvous: torchrun's options by which the nodes find one another.
+            meeting: torchrun's options by which the nodes find one another.
         """
         return [
             *(python, "-m", NODE_MODULE, str(self.exit_file)),
-            *rendezvous,
+            *meeting,
+            f"--nnodes={self.placement.nodes}",
             f"--nproc-per-node={self.placement.processes}",
             f"--shutdown-timeout={self.placement.save_seconds}",
             *("-m", self.rank_module, self.stage),
@@ -78,16 +79,9 @@ class Job:
         return int(self.exit_file.read_text()) if self.exit_file.is_file() else ENDED_FROM_OUTSIDE
 
 
-def meeting_at(nodes: int, name: str, endpoint: str) -> list[str]:
-    """torchrun's options for several nodes that meet at `host:port`; the first may come ten minutes late."""
-    waits = "read_timeout=600,join_timeout=1800"
-    return [
-        f"--nnodes={nodes}",
-        "--rdzv-backend=c10d",
-        f"--rdzv-id={name}",
-        f"--rdzv-endpoint={endpoint}",
-        f"--rdzv-conf={waits}",
-    ]
+MEETING = ["--rdzv-backend=c10d", "--rdzv-conf=read_timeout=600,join_timeout=1800"]
+"""torchrun's options for several nodes, the first of which may come ten minutes late. Where they meet stands in the
+environment (PET_RDZV_ENDPOINT, PET_RDZV_ID), because the one who submits does not know it."""
 
 
 @dataclass(frozen=True)
