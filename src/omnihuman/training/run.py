@@ -27,9 +27,12 @@ from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.dataset import SampleSettings, StagePacks
+from omnihuman.training.freezing import freeze
 from omnihuman.training.module import StageModule
+from omnihuman.training.packing import TokenCounts
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.sampling import SampleOrder
+from omnihuman.training.shares import log_draws
 
 log = logging.getLogger(__name__)
 # Its announcements of absent devices and of other products would bury our own lines.
@@ -77,6 +80,8 @@ def train_stage(
     encoders = Encoders.load(encoded / "encoders.json")
     samples = _training_samples(encoded)
     model, known = _initial_model(run, samples, encoded, encoders, models)
+    counts = freeze(model, run.stage.frozen, run.name)
+    log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     losses: list[float] = []
     if note:
@@ -92,6 +97,7 @@ def train_stage(
         num_clips=_num_clips(samples),
         model=run.model,
         encoders=encoders,
+        parameters=asdict(counts),
     )
     with publish_folder(models / run.name) as folder:
         save_model(folder, model, description)
@@ -177,7 +183,7 @@ def _fit(
     report: Report | None,
 ) -> list[float]:
     """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
-    order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
+    order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
     settings = SampleSettings(
         run.name,
         run.stage,
@@ -187,7 +193,9 @@ def _fit(
         encoders.max_text_tokens,
         run.diffusion,
     )
-    batches = StagePacks(samples, encoded, order, settings, load_empty_text(encoded))
+    log_draws(order, samples, settings)
+    tokens = TokenCounts(samples, encoders, run.model.patch_size)
+    batches = StagePacks(samples, encoded, order, settings, load_empty_text(encoded), tokens=tokens)
     checkpoint_activations(model, run.training.activation_checkpointing)
     if run.training.compile:
         compile_blocks(model)
