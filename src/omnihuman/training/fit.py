@@ -25,12 +25,14 @@ from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
+from omnihuman.training.packing import TokenCounts
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
 from omnihuman.training.share import RankOrder
+from omnihuman.training.shares import log_draws
 from omnihuman.training.strategy import trainer_arguments
 from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
@@ -90,10 +92,14 @@ def fit(
     if newest is not None and newest.manifest.step >= run.stage.steps:
         return newest
     skipped = SkippedSteps(place.work, ranks)
-    order = SampleOrder(samples, run.stage.mix, training.global_batch_size, run.seed, run.name)
+    order = SampleOrder(samples, run.stage, training.global_batch_size, run.seed, run.name)
     share = RankOrder(order, ranks, training.accumulate, skipped.positions)
     settings = _sample_settings(run, description.encoders)
-    packs = StagePacks(samples, place.encoded, cast(SampleOrder, share), settings, load_empty_text(place.encoded))
+    if ranks.first:
+        log_draws(order, samples, settings)
+    tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
+    text = load_empty_text(place.encoded)
+    packs = StagePacks(samples, place.encoded, cast(SampleOrder, share), settings, text, tokens=tokens)
     packs.first_step = newest.manifest.step * training.accumulate if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:

@@ -23,6 +23,7 @@ from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
 from omnihuman.training.fit import Place, StageRun, fit
+from omnihuman.training.freezing import freeze
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
@@ -74,6 +75,8 @@ def train_stage(
     samples = _training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
     model, known = _initial_model(run, samples, encoded, encoders, models)
+    counts = freeze(model, run.stage.frozen, run.name)
+    log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     description = ModelDescription(
         stage=run.name,
@@ -84,6 +87,7 @@ def train_stage(
         num_clips=_num_clips(samples),
         model=run.model,
         encoders=encoders,
+        parameters=asdict(counts),
     )
     if note:
         log.warning("%s: %s", run.name, note)

@@ -10,6 +10,8 @@ from omnihuman.training.sampling import Draw
 class Order(Protocol):
     """Gives the samples of a step."""
 
+    batch_size: int
+
     def batch(self, step: int) -> list[Draw]:
         """All samples of step `step`, counted from 0."""
         ...
@@ -27,6 +29,11 @@ class RankOrder:
     accumulate: int = 1
     skipped: tuple[int, ...] = ()
     """Steps of the order that nobody takes, rising."""
+
+    @property
+    def batch_size(self) -> int:
+        """Of a whole step."""
+        return self.order.batch_size
 
     def batch(self, step: int) -> list[Draw]:
         """This rank's samples of micro-step `step`."""
