@@ -109,9 +109,9 @@ class TimedPacks:
 class Window:
     """What one rank has done since the last report."""
 
-    samples: int = 0
-    tokens: int = 0
-    flops: int = 0
+    samples: float = 0
+    tokens: float = 0
+    flops: float = 0
     waited_seconds: float = 0.0
     seconds: float = 0.0
     """In steps and waiting for their data."""
