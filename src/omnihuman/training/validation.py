@@ -8,7 +8,7 @@ same ones, and a curve moves only because the weights do.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -160,7 +160,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Validation(EverySteps):
-    """Reports the losses of the fixed triples."""
+    """Reports the losses of the fixed triples, weighted as in training: small levels would else be most of a mean."""
 
     def __init__(
         self,
@@ -175,9 +175,7 @@ class Validation(EverySteps):
     ) -> None:
         super().__init__(config.validate_every_steps, num_steps)
         self._clips, self._subsets, self._max_text_tokens = clips, subsets, max_text_tokens
-        # Without the weights of the objective: arms that differ in them stay comparable, and so do levels.
-        self._diffusion = replace(diffusion, sigma_floor=0.0, change_strength=0.0)
-        self._report, self._weights = report, weights
+        self._diffusion, self._report, self._weights = diffusion, report, weights
         if not clips.held_out:
             log.warning("no clip is held out: the loss by noise level is that of clips that are trained on")
 
