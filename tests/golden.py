@@ -16,7 +16,8 @@ import torch
 from tests.tiny import write_encoded
 
 from omnihuman.config.compose import compose
-from omnihuman.training.run import StageRun, train_stage
+from omnihuman.training.fit import StageRun
+from omnihuman.training.run import train_stage
 
 FILE = Path(__file__).with_name("golden_losses.json")
 _CONF = Path(__file__).parents[1] / "conf"

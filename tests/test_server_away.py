@@ -15,11 +15,11 @@ from tests.tiny import CONFIG, write_encoded
 from omnihuman.cli.probes import ProbeFiles, held_out_probe
 from omnihuman.config.compose import compose, dump
 from omnihuman.config.schema.diffusion import Diffusion
-from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.config.schema.stage import Activation, Stage, Training
 from omnihuman.tracking.runs import TrackedStep, step_run
 from omnihuman.tracking.server import URI_VARIABLE
-from omnihuman.training.run import StageRun, train_stage
+from omnihuman.training.fit import StageRun
+from omnihuman.training.run import train_stage
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_training_goes_on_without_the_server_and_loses_nothing(server: Server, m
     run = StageRun("2_audio", stage, training, CONFIG, Diffusion(), seed=3)
     seen_by_server: dict[int, list[int]] = {}
     expected: dict[str, set[int]] = {}
-    probe = held_out_probe(stage, Sampling(num_steps=2), 3, Path("encoded"))
+    probe = held_out_probe(compose("tiny", [], conf=ROOT / "conf"), stage, Path("encoded"))
     with step_run(tracked_step(Path("models/2_audio/model.safetensors"))) as tracked:
         files = ProbeFiles(tracked)
 
@@ -70,7 +70,7 @@ def test_training_goes_on_without_the_server_and_loses_nothing(server: Server, m
                 expected.setdefault(name, set()).add(step)
             files.report(step, metrics)
 
-        train_stage(run, Path("encoded"), Path("models"), tracked.work, report, probe)
+        train_stage(run, Path("encoded"), Path("models"), tracked.work, report, probe=probe)
         files.send()
     assert seen_by_server[9] == [1, 2], "it was away"
     assert expected["loss"] == set(range(1, 13)) and expected["validation/text_reference_audio_pose/mean"]

@@ -15,13 +15,14 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Stage, Training
 from omnihuman.data.shards import load_clip
 from omnihuman.model.checkpoint import load_model
+from omnihuman.training.evaluating import evaluating
+from omnihuman.training.fit import StageRun
 from omnihuman.training.module import StageModule, sample_losses
-from omnihuman.training.run import StageRun, train_stage
+from omnihuman.training.ranks import Ranks
+from omnihuman.training.run import train_stage
 from omnihuman.training.validation import (
     SIGMAS,
-    Ranks,
     condition_subsets,
-    evaluating,
     fixed_triples,
     validation_losses,
     validation_set,
@@ -120,12 +121,7 @@ def one_rank(rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
     torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
-
-    def total(table: torch.Tensor) -> torch.Tensor:
-        torch.distributed.all_reduce(table)
-        return table
-
-    torch.save(measured(folder / "encoded", Ranks(rank, world_size, total)), folder / f"figures-{rank}.pt")
+    torch.save(measured(folder / "encoded", Ranks(rank, world_size)), folder / f"figures-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from omnihuman.config.schema.evaluate import Sampling
+from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.stage import Stage
 from omnihuman.tracking.runs import StepRun
 from omnihuman.tracking.server import impatient
@@ -15,7 +15,7 @@ _SENT = ".sent"
 """Marks a folder of files that the run has."""
 
 
-def held_out_probe(stage: Stage, sampling: Sampling, seed: int, encoded: Path) -> Probe | None:
+def held_out_probe(params: Params, stage: Stage, encoded: Path) -> Probe | None:
     """Lip sync and pose on held-out clips, as far as the stage trains them; None where it trains neither."""
     modalities = [name for name in ("audio", "pose") if getattr(stage.activate, name) > 0]
     if not modalities:
@@ -27,8 +27,8 @@ def held_out_probe(stage: Stage, sampling: Sampling, seed: int, encoded: Path) -
     from omnihuman.model.omnihuman import OmniHumanTransformer
 
     def run(model: OmniHumanTransformer, _: int, folder: Path) -> Mapping[str, float]:
-        generator = Generator(model, Encoders.load(encoded / "encoders.json"), sampling)
-        return probe(generator, encoded, modalities, seed, folder)
+        generator = Generator(model, Encoders.load(encoded / "encoders.json"), params.sampling)
+        return probe(generator, encoded, modalities, params.seed, folder)
 
     return run
 

@@ -24,11 +24,11 @@ MODALITIES = ("base", "audio", "pose")
 STRENGTH = ("text", "reference", "audio", "pose")
 """From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
-_MAY_BE_ZERO = ("warmup_steps", "validate_every_steps", "probe_every_steps")
+_OR_ZERO = ("warmup_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "processes_per_node", "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
-    "validation_clips",
+    "accumulate", "keep_checkpoints", "validation_clips",
 )  # fmt: skip
 _ENCODERS = {
     "video_codec": ("video_weights", "cosine", {"wan": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}),
@@ -45,6 +45,7 @@ _ENCODERS = {
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
+_ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 _COMPUTE = {
@@ -65,7 +66,7 @@ def check(params: Params) -> None:
         *_check_encode(params.encode, params.model),
         *_check_model(params.model),
         *_check_training(params.training),
-        *_check_compute(params.compute),
+        *_check_compute(params.compute, params.training),
         *_check_parents(params.stages),
         *_check_activations(params.stages),
     ]
@@ -81,10 +82,9 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
         elif isinstance(value, (int, float)):
             if name.endswith(_SHARE_ENDINGS) and not 0 <= value <= 1:
                 yield f"{name} is {value}: a share lies between 0 and 1"
-            may_be_zero = name.endswith(_MAY_BE_ZERO)
-            if name.endswith(_POSITIVE_ENDINGS) and not may_be_zero and value <= 0:
+            if name.endswith(_POSITIVE_ENDINGS) and not name.endswith(_OR_ZERO) and value <= 0:
                 yield f"{name} is {value}: set it above 0"
-            if may_be_zero and value < 0:
+            if name.endswith(_OR_ZERO) and value < 0:
                 yield f"{name} is {value}: set it to 0 or above"
             if name.endswith(_AT_LEAST_ONE) and value < 1:
                 yield f"{name} is {value}: set at least 1"
@@ -189,16 +189,31 @@ def _check_training(training: Training) -> Iterator[str]:
         "optimizer": _OPTIMIZERS,
         "precision": _PRECISIONS,
         "activation_checkpointing": _CHECKPOINTING,
+        "on_loss_spike": _ON_LOSS_SPIKE,
     }
     yield from _check_choices("training", training, choices)
+    if not 0 <= training.ema_decay < 1:
+        yield f"training.ema_decay is {training.ema_decay}: set it below 1, e.g. 0.999, or to 0 for no average"
+    if training.loss_spike_factor and training.loss_spike_factor <= 1:
+        yield f"training.loss_spike_factor is {training.loss_spike_factor}: set it above 1, e.g. 3, or to 0 for none"
+    if training.global_batch_size % training.accumulate:
+        yield (
+            f"training.accumulate is {training.accumulate}: set a divisor of training.global_batch_size"
+            f" ({training.global_batch_size})"
+        )
 
 
-def _check_compute(compute: Compute) -> Iterator[str]:
+def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
     yield from _check_choices("compute", compute, _COMPUTE)
     if compute.strategy == "single" and compute.processes_per_node > 1:
         yield (
             f"compute.processes_per_node is {compute.processes_per_node}: compute.strategy=single is one process, set 1"
             " or zero2"
+        )
+    if training.optimizer == "muon" and compute.strategy != "single":
+        yield (
+            f"training.optimizer is muon: its steps need whole matrices, which compute.strategy={compute.strategy}"
+            " divides; set training.optimizer=adamw (with a lower learning rate), or compute.strategy=single"
         )
     if compute.offload != "none" and compute.strategy == "single":
         yield f"compute.offload is {compute.offload}: only zero2 and zero3 can, set compute.strategy"

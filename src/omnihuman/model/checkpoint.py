@@ -1,6 +1,7 @@
 """A trained model on disk: safetensors beside a JSON that says what it is."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -50,12 +51,19 @@ def save_model(
     Args:
         dtype: of every tensor on disk; None keeps each tensor's own, as for an imported base.
     """
-    weights = {
-        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    save_weights(folder, model.state_dict(), dtype)
+    save_description(folder, description)
+
+
+def save_weights(folder: Path, weights: Mapping[str, torch.Tensor], dtype: torch.dtype | None = torch.float32) -> None:
+    """Publishes the tensors of a model, of `dtype` or each of its own."""
+    kept = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous() for name, tensor in weights.items()}
     with publish(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        save_file(kept, temporary)
+
+
+def save_description(folder: Path, description: ModelDescription) -> None:
+    """Publishes what a model is."""
     with publish(folder / DESCRIPTION) as temporary:
         temporary.write_text(json.dumps(asdict(description), indent=2) + "\n")
 
@@ -94,10 +102,19 @@ def load_description(folder: Path) -> ModelDescription:
     for name in (WEIGHTS, DESCRIPTION):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: train the model first, or name a folder that holds one")
+    return read_description(folder / DESCRIPTION)
+
+
+def read_description(path: Path) -> ModelDescription:
+    """The description alone.
+
+    Raises:
+        UserError: it is not of this version.
+    """
     try:
-        raw = json.loads((folder / DESCRIPTION).read_text())
+        raw = json.loads(path.read_text())
         config = Model(**{**raw["model"], "rope_axes": tuple(raw["model"]["rope_axes"])})
         built = {"model": config, "encoders": Encoders(**raw["encoders"]), "modalities": tuple(raw["modalities"])}
         return ModelDescription(**{**raw, **built})
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION} does not describe a model of this version: {error}") from error
+        raise UserError(f"{path} does not describe a model of this version: {error}") from error

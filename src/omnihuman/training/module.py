@@ -15,6 +15,8 @@ from omnihuman.diffusion.loss import change_weight, flow_matching_loss, sigma_we
 from omnihuman.diffusion.path import noisy_latents, velocity
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.optimizer import make_optimizer
+from omnihuman.training.ranks import Ranks
+from omnihuman.training.watch import LossWatch
 
 
 def sample_losses(model: OmniHumanTransformer, pack: Pack, config: Diffusion) -> Tensor:
@@ -41,27 +43,55 @@ def learning_rate_share(step: int, num_steps: int, warmup_steps: int) -> float:
 
 
 class StageModule(pl.LightningModule):
-    """One training stage."""
+    """One training stage, on one rank.
+
+    Args:
+        watch: judges the loss of each step, and knows the clips of a micro-step.
+    """
 
     def __init__(
-        self, model: OmniHumanTransformer, config: Training, diffusion: Diffusion, learning_rate: float, num_steps: int
+        self,
+        model: OmniHumanTransformer,
+        config: Training,
+        diffusion: Diffusion,
+        learning_rate: float,
+        num_steps: int,
+        watch: LossWatch,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.losses: list[float] = []
-        """Mean loss of every finished step; part of the checkpoint, so that a resumed run has the whole curve."""
-        self._config, self._diffusion = config, diffusion
+        """Mean loss of every finished step, of a resumed run also of those before."""
+        self.stop_wanted = False
+        """Set by a signal to this rank."""
+        self.stopping = False
+        """Whether any rank was to stop when the step under way was computed; the same on all ranks."""
+        self._config, self._diffusion, self._watch = config, diffusion, watch
         self._learning_rate, self._num_steps = learning_rate, num_steps
+        self._ranks = ranks or Ranks()
+        self._micro_losses: list[float] = []
 
     def training_step(self, batch: Pack, batch_idx: int) -> Tensor:
-        """Mean loss of the samples."""
-        loss = sample_losses(self.model, batch, self._diffusion).mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {len(self.losses) + 1}: nothing is published")
-        self.losses.append(loss.item())
+        """This rank's part of the step's mean loss, such that the mean over ranks is the gradient of the whole batch.
+
+        Lightning divides by the number of micro-steps, and the reduction of gradients by that of ranks.
+        """
+        loss = sample_losses(self.model, batch, self._diffusion).sum() / self._config.global_batch_size
+        self._micro_losses.append(loss.item())
+        if len(self._micro_losses) == self._config.accumulate:
+            self._finish(self._micro_losses)
+            self._micro_losses = []
+        return loss * self._config.accumulate * self._ranks.size
+
+    def _finish(self, micro_losses: list[float]) -> None:
+        """Before the weights change: one exchange between the ranks, and a look at the loss."""
+        total, stopping = self._ranks.sum(sum(micro_losses), float(self.stop_wanted))
+        self.stopping = stopping > 0
+        self._watch.judge(self.losses, total, micro_losses)
+        self.losses.append(total)
         recent = self.losses[-self._config.log_every_steps :]
         self.log("loss", sum(recent) / len(recent), batch_size=1)
-        return loss
 
     def metrics(self, step: int) -> dict[str, float]:
         """Loss and learning rate of a finished step, which count from 1."""
@@ -79,14 +109,6 @@ class StageModule(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Pack, device: torch.device, dataloader_idx: int) -> Pack:
         """Moves the frozen dataclasses, which Lightning would try to change in place."""
         return tuple(move_to_device(part, device) for part in batch)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the loss curve."""
-        checkpoint["losses"] = self.losses
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the loss curve."""
-        self.losses = list(checkpoint["losses"])
 
 
 def move_to_device(batch: Any, device: torch.device) -> Any:

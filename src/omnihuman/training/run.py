@@ -1,59 +1,39 @@
 """The step `train STAGE`: resumable training of one stage, from encoded clips to published weights."""
 
+import copy
 import csv
+import json
 import logging
 import shutil
-import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader
 
-from omnihuman.config.schema.diffusion import Diffusion
-from omnihuman.config.schema.model import Model
-from omnihuman.config.schema.stage import Stage, Training
+from omnihuman.config.schema.compute import Compute
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import Encoders, load_clip, load_empty_text
+from omnihuman.data.shards import Encoders, load_clip
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
-from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
-from omnihuman.training.dataset import SampleSettings, StagePacks
-from omnihuman.training.insight import insight
-from omnihuman.training.module import StageModule
+from omnihuman.training.checkpoints import Checkpoint
+from omnihuman.training.fit import Place, StageRun, fit
 from omnihuman.training.probes import Probe
-from omnihuman.training.progress import CurveReport, ProgressLines, Report
-from omnihuman.training.sampling import SampleOrder
-from omnihuman.training.throughput import Throughput, TimedPacks
+from omnihuman.training.progress import Report
+from omnihuman.training.ranks import Ranks
+from omnihuman.training.saving import LOSSES
+from omnihuman.training.strategy import check_ranks
+from omnihuman.training.watch import LossSpike
+from omnihuman.training.zero import consolidate
 
 log = logging.getLogger(__name__)
-# Its announcements of absent devices and of other products would bury our own lines.
-for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is where we resume from
-
 
 _SHARED_CODE = ("batch.py", "keyed_random.py", "packed.py")
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """Everything that decides the weights of one stage."""
-
-    name: str
-    stage: Stage
-    training: Training
-    model: Model
-    diffusion: Diffusion
-    seed: int
 
 
 def train_stage(
@@ -62,6 +42,8 @@ def train_stage(
     models: Path,
     work: Path | None = None,
     report: Report | None = None,
+    compute: Compute | None = None,
+    ranks: Ranks | None = None,
     probe: Probe | None = None,
 ) -> None:
     """Trains `run.name` from `encoded` and its parent under `models`, and publishes the folder `models`/name.
@@ -73,39 +55,76 @@ def train_stage(
         work: where the checkpoints lie, for a caller who holds it and removes it when the result is safe; by default
             the work folder of `stage_key`.
         report: takes loss and learning rate of every step, after a resume also those from before; throughput, losses
-            of the fixed triples and figures of probes where they were measured.
+            of the fixed triples and figures of probes where they are measured.
+        compute, ranks: by default one process; all ranks call this with one and the same `work`.
         probe: looks at the model every `training.probe_every_steps` steps.
 
     Raises:
-        UserError: there is no training clip at all, or the parent is missing or of another shape.
+        UserError: there is no training clip at all, the parent is missing or of another shape, there are too many
+            ranks, the work is that of another run, the loss is no number, or the disk is full.
+        Preempted: a SIGTERM came, and everything is saved.
     """
     if work is None:
         with held_work_folder(stage_key(run, encoded, models)) as folder:
-            train_stage(run, encoded, models, folder, report, probe)
+            train_stage(run, encoded, models, folder, report, compute, ranks, probe)
             shutil.rmtree(folder)
         return
-    encoders = Encoders.load(encoded / "encoders.json")
+    place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
+    check_start(run, encoded, place.compute, place.ranks)
     samples = _training_samples(encoded)
+    encoders = Encoders.load(encoded / "encoders.json")
     model, known = _initial_model(run, samples, encoded, encoders, models)
     note = _why_pass_on(run, samples)
-    losses: list[float] = []
-    if note:
-        log.warning("%s: %s", run.name, note)
-    else:
-        losses = _fit(run, model, samples, encoded, encoders, work, report, probe)
     description = ModelDescription(
         stage=run.name,
         parent=run.stage.parent or "",
         note=note,
-        num_steps=len(losses),
+        num_steps=0,
         modalities=known if note else (*known, *run.stage.introduces),
         num_clips=_num_clips(samples),
         model=run.model,
         encoders=encoders,
     )
-    with publish_folder(models / run.name) as folder:
-        save_model(folder, model, description)
-        _save_losses(folder / "loss.csv", losses)
+    if note:
+        log.warning("%s: %s", run.name, note)
+        if place.ranks.first:
+            with publish_folder(models / run.name) as folder:
+                save_model(folder, model, description)
+                _save_losses(folder / "loss.csv", [])
+    else:
+        finished = _fit_past_spikes(run, model, samples, description, place)
+        if place.ranks.first:
+            _publish(finished, models / run.name)
+    place.ranks.wait()
+
+
+def _fit_past_spikes(
+    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, description: ModelDescription, place: Place
+) -> Checkpoint:
+    """`fit`, and again from the last good checkpoint, or from the first weights, after each step that is left out."""
+    first_weights = copy.deepcopy(model) if run.training.on_loss_spike == "skip" else None
+    while True:
+        try:
+            return fit(run, model, samples, description, place)
+        except LossSpike as spike:
+            assert first_weights is not None
+            log.warning("%s: %s; going back to the last good checkpoint and leaving the step out", run.name, spike)
+            model = copy.deepcopy(first_weights)
+
+
+def _publish(checkpoint: Checkpoint, target: Path) -> None:
+    with publish_folder(target) as folder:
+        consolidate(checkpoint.folder, folder)
+        _save_losses(folder / "loss.csv", json.loads((checkpoint.folder / LOSSES).read_text()))
+
+
+def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) -> None:
+    """What a rank can know before it meets the others or touches a GPU.
+
+    Raises:
+        UserError: there is no training clip, or there are too many ranks.
+    """
+    check_ranks(compute, run.training, ranks, len(_training_samples(encoded)))
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
@@ -175,63 +194,6 @@ def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:
         return ""
     missing = " or ".join(run.stage.introduces)
     return f"no training clip is eligible for {missing}: the weights of {run.stage.parent} pass on"
-
-
-def _fit(
-    run: StageRun,
-    model: OmniHumanTransformer,
-    samples: pd.DataFrame,
-    encoded: Path,
-    encoders: Encoders,
-    work: Path,
-    report: Report | None,
-    probe: Probe | None,
-) -> list[float]:
-    """Trains in place, from the last checkpoint where there is one, and returns the loss of every step."""
-    order = SampleOrder(samples, run.stage.mix, run.training.global_batch_size, run.seed, run.name)
-    settings = SampleSettings(
-        run.name,
-        run.stage,
-        run.seed,
-        run.training.motion_frames_share,
-        run.training.reference_pose_share,
-        encoders.max_text_tokens,
-        run.diffusion,
-    )
-    batches = StagePacks(samples, encoded, order, settings, load_empty_text(encoded))
-    checkpoint_activations(model, run.training.activation_checkpointing)
-    if run.training.compile:
-        compile_blocks(model)
-    module = StageModule(model, run.training, run.diffusion, run.stage.learning_rate, run.stage.steps)
-    checkpoint = work / "last.ckpt"
-    if checkpoint.exists():
-        batches.first_step = int(torch.load(checkpoint, weights_only=True, mmap=True)["global_step"])
-    packs = TimedPacks(DataLoader(batches, batch_size=None), run.model, encoders.widths)
-    throughput = Throughput(packs, run.training.log_every_steps, run.stage.steps, run.training.precision, work, report)
-    watching = insight(run.stage, run.training, run.diffusion, encoded, work, report, probe)
-    trainer = pl.Trainer(
-        max_steps=run.stage.steps,
-        max_epochs=-1,
-        accelerator="auto",
-        devices=1,
-        precision=run.training.precision,  # pyright: ignore[reportArgumentType]  # checked by Lightning
-        gradient_clip_val=run.training.gradient_clip,
-        logger=False,
-        callbacks=[throughput, *_callbacks(run, module, work, report), *watching],
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=work,
-    )
-    trainer.fit(module, packs, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-    return module.losses
-
-
-def _callbacks(run: StageRun, module: StageModule, work: Path, report: Report | None) -> list[pl.Callback]:
-    return [
-        ModelCheckpoint(work, filename="last", every_n_train_steps=run.training.checkpoint_every_steps),
-        ProgressLines(run.name, run.stage.steps, run.training.log_every_steps),
-        *([CurveReport(module, report)] if report else []),
-    ]
 
 
 def _save_losses(path: Path, losses: list[float]) -> None:

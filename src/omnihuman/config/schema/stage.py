@@ -48,6 +48,10 @@ class Training:
     """`adamw`, or `muon`, which learns more per step where steps are few."""
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
+    accumulate: int = 1
+    """Micro-steps in which the samples of a step are taken, one after another, where they do not fit at once."""
+    ema_decay: float = 0.0
+    """Of the moving average of the weights, which a stage then publishes; 0 publishes the weights themselves."""
     warmup_steps: int = 20
     precision: str = "32-true"
     activation_checkpointing: str = "none"
@@ -55,6 +59,15 @@ class Training:
     compile: bool = False
     """Compile each block at its first step: minutes once, then fewer and larger kernels."""
     checkpoint_every_steps: int = 50
+    keep_checkpoints: int = 2
+    """How many of the newest stay while a stage trains; the last but one serves where the last is damaged."""
+    keep_every_steps: int = 0
+    """A checkpoint whose step is a multiple stays until the stage is published; 0 for none."""
+    on_loss_spike: str = "stop"
+    """What follows a loss that is no number, or above `loss_spike_factor`: `stop`, or `skip` (go back to the last good
+    checkpoint and leave the step's samples out)."""
+    loss_spike_factor: float = 0.0
+    """How many times the median of the last steps' losses is a spike; 0 for none."""
     log_every_steps: int = 10
     validate_every_steps: int = 200
     """How often, and after the last step, the losses of fixed held-out triples are measured; 0: never."""

@@ -1,0 +1,141 @@
+"""Training of one stage on this rank: from the newest good checkpoint to its last step."""
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import cast
+
+import lightning.pytorch as pl
+import pandas as pd
+from torch.utils.data import DataLoader
+
+from omnihuman.config.schema.diffusion import Diffusion
+from omnihuman.config.schema.model import Model
+from omnihuman.config.schema.stage import Stage, Training
+from omnihuman.data.shards import Encoders, load_empty_text
+from omnihuman.model.checkpoint import ModelDescription
+from omnihuman.model.memory import checkpoint_activations, compile_blocks
+from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training.checkpoints import Checkpoint, Checkpoints
+from omnihuman.training.dataset import SampleSettings, StagePacks
+from omnihuman.training.ema import WeightAverage
+from omnihuman.training.insight import insight
+from omnihuman.training.module import StageModule
+from omnihuman.training.place import Place
+from omnihuman.training.progress import CurveReport, ProgressLines
+from omnihuman.training.sampling import SampleOrder
+from omnihuman.training.saving import LOSSES, SaveCheckpoints
+from omnihuman.training.share import RankOrder
+from omnihuman.training.strategy import trainer_arguments
+from omnihuman.training.throughput import Throughput, TimedPacks
+from omnihuman.training.watch import LossWatch, SkippedSteps
+
+log = logging.getLogger(__name__)
+# Its announcements of absent devices and of other products would bury our own lines.
+for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is where we resume from
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Everything that decides the weights of one stage."""
+
+    name: str
+    stage: Stage
+    training: Training
+    model: Model
+    diffusion: Diffusion
+    seed: int
+
+
+def fit(
+    run: StageRun,
+    model: OmniHumanTransformer,
+    samples: pd.DataFrame,
+    description: ModelDescription,
+    place: Place,
+) -> Checkpoint:
+    """Trains in place, from the newest good checkpoint where there is one, and returns that of the last step.
+
+    Args:
+        description: lies in every checkpoint with its number of steps, so that each can become a model.
+
+    Raises:
+        UserError: the loss is no number, or the disk is full; the message says what to do.
+        LossSpike: the step is left out from the next call on, which needs the first weights again.
+        Preempted: a SIGTERM came.
+    """
+    training, ranks = run.training, place.ranks
+    checkpoints = Checkpoints(place.work, ranks, training.keep_checkpoints, training.keep_every_steps)
+    newest = checkpoints.newest()
+    if newest is not None and newest.manifest.step >= run.stage.steps:
+        return newest
+    skipped = SkippedSteps(place.work, ranks)
+    order = SampleOrder(samples, run.stage.mix, training.global_batch_size, run.seed, run.name)
+    share = RankOrder(order, ranks, training.accumulate, skipped.positions)
+    settings = _sample_settings(run, description.encoders)
+    packs = StagePacks(samples, place.encoded, cast(SampleOrder, share), settings, load_empty_text(place.encoded))
+    packs.first_step = newest.manifest.step * training.accumulate if newest else 0
+    checkpoint_activations(model, training.activation_checkpointing)
+    if training.compile:
+        compile_blocks(model)
+    watch = LossWatch(training, share, samples, skipped)
+    module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
+    if newest:
+        module.losses = json.loads((newest.folder / LOSSES).read_text())
+    timed = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
+    trainer = pl.Trainer(
+        max_steps=run.stage.steps,
+        max_epochs=-1,
+        logger=False,
+        callbacks=_callbacks(run, module, place, checkpoints, newest, description, timed),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=place.work,
+        **trainer_arguments(place.compute, training, ranks),
+    )
+    trainer.fit(module, timed, ckpt_path=newest.state if newest else None, weights_only=True)
+    finished = checkpoints.newest()
+    assert finished is not None
+    return finished
+
+
+def _sample_settings(run: StageRun, encoders: Encoders) -> SampleSettings:
+    return SampleSettings(
+        run.name,
+        run.stage,
+        run.seed,
+        run.training.motion_frames_share,
+        run.training.reference_pose_share,
+        encoders.max_text_tokens,
+        run.diffusion,
+    )
+
+
+def _callbacks(
+    run: StageRun,
+    module: StageModule,
+    place: Place,
+    checkpoints: Checkpoints,
+    resumed: Checkpoint | None,
+    description: ModelDescription,
+    timed: TimedPacks,
+) -> list[pl.Callback]:
+    """In the order in which they see the end of a step.
+
+    Its time ends first; the average changes before it is looked at and saved; what is saved has been looked at.
+    """
+    decay, folder = run.training.ema_decay, resumed.folder if resumed else None
+    average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
+    first = place.ranks.first
+    return [
+        Throughput(timed, run.training, run.stage.steps, place.ranks, place.work, place.report),
+        *([average] if average else []),
+        *insight(run.stage, run.training, run.diffusion, place, average),
+        SaveCheckpoints(module, run.training, place.compute, place.ranks, checkpoints, average, description),
+        *([ProgressLines(run.name, run.stage.steps, run.training.log_every_steps)] if first else []),
+        *([CurveReport(module, place.report)] if first and place.report else []),
+    ]

@@ -1,0 +1,128 @@
+"""From the group `compute` to Lightning: one process, or DeepSpeed's ZeRO over ranks of GPUs or of processors."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+
+from omnihuman.config.schema.compute import Compute
+from omnihuman.config.schema.stage import Training
+from omnihuman.errors import UserError
+from omnihuman.training.ranks import Ranks
+
+ZERO_STAGES = {"zero2": 2, "zero3": 3}
+_BUCKET = 50_000_000
+"""Elements that are reduced or gathered at once: 100 MB in bfloat16."""
+
+
+class ZeroPrecision(DeepSpeedPrecision):
+    """DeepSpeed's precision for a training step that takes dataclasses and runs under autocast.
+
+    Weights and gradients are of the lower precision, their master is float32. Inputs stay as they are: sigma and the
+    target lose too much in bfloat16.
+    """
+
+    def __init__(self, precision: Any, device_type: str) -> None:
+        super().__init__(precision)
+        self._device_type = device_type
+
+    def convert_input(self, data: Any) -> Any:
+        """Nothing: autocast does."""
+        return data
+
+    def forward_context(self) -> AbstractContextManager:
+        """Autocast where weights are not float32."""
+        if self._desired_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device_type, self._desired_dtype)
+
+    def backward(self, tensor: Any, model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Without DeepSpeed's division by the number of micro-steps, since Lightning has already divided."""
+        super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+
+class ProcessorZero(DeepSpeedStrategy):
+    """ZeRO on ranks of the processor, by gloo; Lightning refuses any accelerator but CUDA."""
+
+    @property
+    def root_device(self) -> torch.device:
+        """With an index, which DeepSpeed hands on as the device's rank."""
+        return torch.device("cpu", self.local_rank)
+
+    def setup_environment(self) -> None:
+        """As the parent's without its check of the accelerator."""
+        DDPStrategy.setup_environment(self)
+
+    def setup_distributed(self) -> None:
+        """As the parent's without its check of GPU numbers."""
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+
+def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: int) -> None:
+    """Refuses what cannot run, before a GPU is touched.
+
+    Raises:
+        UserError: a GPU is asked for and absent, or there are more ranks than one process, samples or clips.
+    """
+    if compute.accelerator == "cuda" and torch.cuda.device_count() < ranks.local_size:
+        raise UserError(
+            f"compute.accelerator is cuda, but here are {torch.cuda.device_count()} GPUs for {ranks.local_size}"
+            " process(es): start fewer, or set compute.accelerator to cpu"
+        )
+    if compute.strategy == "single" and ranks.size > 1:
+        raise UserError(
+            f"compute.strategy is single, but {ranks.size} processes were started: set compute.strategy to zero2, or"
+            " start one process"
+        )
+    per_step = training.global_batch_size // training.accumulate
+    if ranks.size > per_step:
+        raise UserError(
+            f"training.global_batch_size is {training.global_batch_size}, in {training.accumulate} micro-step(s)"
+            f" (training.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
+            " ranks, or change either key"
+        )
+    if ranks.size > num_clips:
+        raise UserError(
+            f"{ranks.size} ranks for {num_clips} training clip(s): start at most {num_clips} ranks, or encode more"
+        )
+
+
+def trainer_arguments(compute: Compute, training: Training, ranks: Ranks) -> dict[str, Any]:
+    """The arguments of `lightning.Trainer` that say where and how a stage is computed."""
+    on_gpu = compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
+    arguments: dict[str, Any] = {
+        "accelerator": "cuda" if on_gpu else "cpu",
+        "accumulate_grad_batches": training.accumulate,
+        "gradient_clip_val": training.gradient_clip,
+        "use_distributed_sampler": False,  # every rank draws its own share
+    }
+    if compute.strategy == "single":
+        return {**arguments, "devices": 1, "precision": training.precision}
+    strategy = _zero(compute, training, on_gpu, ranks)
+    nodes = ranks.size // ranks.local_size
+    return {**arguments, "strategy": strategy, "devices": ranks.local_size, "num_nodes": nodes}
+
+
+def _zero(compute: Compute, training: Training, on_gpu: bool, ranks: Ranks) -> DeepSpeedStrategy:
+    options: dict[str, Any] = {
+        "stage": ZERO_STAGES[compute.strategy],
+        "offload_optimizer": compute.offload in ("optimizer", "all"),
+        "offload_parameters": compute.offload == "all",
+        "allgather_bucket_size": _BUCKET,
+        "reduce_bucket_size": _BUCKET,
+        "overlap_comm": on_gpu,
+        "logging_batch_size_per_gpu": 1,  # a pack has no one size
+        "precision_plugin": ZeroPrecision(training.precision, "cuda" if on_gpu else "cpu"),
+    }
+    if on_gpu:
+        strategy = DeepSpeedStrategy(**options)
+    else:
+        os.environ.update(DS_ACCELERATOR="cpu", LOCAL_SIZE=str(ranks.local_size))
+        strategy = ProcessorZero(process_group_backend="gloo", **options)
+    assert isinstance(strategy.config, dict)
+    strategy.config["zero_force_ds_cpu_optimizer"] = False
+    return strategy
