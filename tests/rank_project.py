@@ -30,7 +30,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
         *path, last = name.split("__")
         node = tree
         for key in path:
-            node = node[STAGE if key == "stage" else key]
+            node = tree["stages"][STAGE] if key == "stage" else node[key]
         node[last] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     return folder

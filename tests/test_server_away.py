@@ -56,7 +56,7 @@ def test_training_goes_on_without_the_server_and_loses_nothing(server: Server, m
     run = StageRun("2_audio", stage, training, CONFIG, Diffusion(), seed=3)
     seen_by_server: dict[int, list[int]] = {}
     expected: dict[str, set[int]] = {}
-    probe = held_out_probe(compose("tiny", [], conf=ROOT / "conf"), stage, Path("encoded"))
+    probe = held_out_probe(stage, compose("tiny", [], conf=ROOT / "conf"), Path("encoded"))
     with step_run(tracked_step(Path("models/2_audio/model.safetensors"))) as tracked:
         files = ProbeFiles(tracked)
 

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def state(folder: Path) -> str:
 def waits_no_longer(folder: Path) -> None:
     """A job that was requeued would else start two minutes later."""
     assert wait_until(lambda: state(folder) == "PENDING", 60)
+    time.sleep(3)  # at once the nodes would still refuse it
     client("scontrol", "update", f"JobId={job_id(folder)}", "StartTime=now", "TimeLimit=9")
 
 

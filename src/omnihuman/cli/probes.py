@@ -15,7 +15,7 @@ _SENT = ".sent"
 """Marks a folder of files that the run has."""
 
 
-def held_out_probe(params: Params, stage: Stage, encoded: Path) -> Probe | None:
+def held_out_probe(stage: Stage, params: Params, encoded: Path) -> Probe | None:
     """Lip sync and pose on held-out clips, as far as the stage trains them; None where it trains neither."""
     modalities = [name for name in ("audio", "pose") if getattr(stage.activate, name) > 0]
     if not modalities:

@@ -1,4 +1,4 @@
-"""One rank of a job, with the probe that training is handed from above; arguments as of `omnihuman.training.rank`."""
+"""One rank of a stage with its probe: `python -m omnihuman.cli.rank`, see `omnihuman.training.rank`."""
 
 import sys
 

@@ -46,7 +46,7 @@ def base_flops(
     """
     width, patch = config.width, config.patch_size**2
     x, y, text = (sum(getattr(sample, name) for sample in samples) for name in ("x", "y", "text"))
-    levels = 1 if len(samples) == 1 and not any_clean else len(samples) + 1
+    levels = len(samples) + any_clean
     embedded = (
         _linear(x, (2 * latent_channels + 1) * patch, width)
         + _linear(text, text_width, width)

@@ -28,6 +28,7 @@ class Manifest:
     step: int
     strategy: str
     num_ranks: int
+    """That can go on from it; 0 for any."""
     sha256: dict[str, str]
     """Of every file, by its path in the folder."""
 
@@ -38,6 +39,11 @@ class Checkpoint:
 
     folder: Path
     manifest: Manifest
+
+    @property
+    def universal(self) -> bool:
+        """Whether any number of ranks can go on from it."""
+        return self.manifest.num_ranks == 0
 
     @property
     def state(self) -> Path:
@@ -59,8 +65,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{folder / MANIFEST} cannot be read: {error}; take an earlier checkpoint") from error
 
 
-def write_manifest(folder: Path, step: int, strategy: str, num_ranks: int, ranks: Ranks) -> None:
+def write_manifest(folder: Path, step: int, strategy: str, num_ranks: int, ranks: Ranks | None = None) -> None:
     """Hashes the files, shared out over the ranks, and writes the manifest. All ranks call it."""
+    ranks = ranks or Ranks()
     own = {name: file_sha256(folder / name) for name in _files(folder)[ranks.rank :: ranks.size]}
     hashes = {name: digest for part in ranks.gather(own) for name, digest in part.items()}
     if ranks.first:
@@ -143,7 +150,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         for folder in sorted(self.folder.glob("step-*"))[: -self._keep]:
-            step = int(folder.name.removeprefix("step-"))
+            step = int(folder.name.split("-")[1])
             if not self._keep_every or step % self._keep_every:
                 shutil.rmtree(folder)
 

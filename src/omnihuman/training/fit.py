@@ -14,6 +14,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.shards import Encoders, load_empty_text
+from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
@@ -30,6 +31,7 @@ from omnihuman.training.share import RankOrder
 from omnihuman.training.strategy import trainer_arguments
 from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
+from omnihuman.training.zero import reshard
 
 log = logging.getLogger(__name__)
 # Its announcements of absent devices and of other products would bury our own lines.
@@ -69,7 +71,7 @@ def fit(
     """
     training, ranks = run.training, place.ranks
     checkpoints = Checkpoints(place.work, ranks, training.keep_checkpoints, training.keep_every_steps)
-    newest = checkpoints.newest()
+    newest = _fitting(checkpoints, place)
     if newest is not None and newest.manifest.step >= run.stage.steps:
         return newest
     skipped = SkippedSteps(place.work, ranks)
@@ -83,24 +85,43 @@ def fit(
         compile_blocks(model)
     watch = LossWatch(training, share, samples, skipped)
     module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
+    loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
     if newest:
         module.losses = json.loads((newest.folder / LOSSES).read_text())
-    timed = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
     trainer = pl.Trainer(
         max_steps=run.stage.steps,
         max_epochs=-1,
         logger=False,
-        callbacks=_callbacks(run, module, place, checkpoints, newest, description, timed),
+        callbacks=_callbacks(run, module, place, checkpoints, newest, description, loader),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=place.work,
-        **trainer_arguments(place.compute, training, ranks),
+        **trainer_arguments(place.compute, training, ranks, from_universal=newest is not None and newest.universal),
     )
-    trainer.fit(module, timed, ckpt_path=newest.state if newest else None, weights_only=True)
+    trainer.fit(module, loader, ckpt_path=newest.state if newest else None, weights_only=True)
     finished = checkpoints.newest()
     assert finished is not None
     return finished
+
+
+def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:
+    """The newest good checkpoint, made over where another number of ranks wrote it."""
+    newest, ranks = checkpoints.newest(), place.ranks
+    if newest is None:
+        return None
+    if newest.manifest.strategy != place.compute.strategy:
+        raise UserError(
+            f"compute.strategy is {place.compute.strategy}, but {newest.folder} was written with"
+            f" {newest.manifest.strategy}: set it back, or remove {checkpoints.folder} to begin the stage again"
+        )
+    if newest.manifest.num_ranks in (0, ranks.size):
+        return newest
+    if ranks.first:
+        log.warning("%s is of %d rank(s), here are %d", newest.folder, newest.manifest.num_ranks, ranks.size)
+        reshard(newest.folder)
+    ranks.wait()
+    return checkpoints.newest()
 
 
 def _sample_settings(run: StageRun, encoders: Encoders) -> SampleSettings:
@@ -122,7 +143,7 @@ def _callbacks(
     checkpoints: Checkpoints,
     resumed: Checkpoint | None,
     description: ModelDescription,
-    timed: TimedPacks,
+    packs: TimedPacks,
 ) -> list[pl.Callback]:
     """In the order in which they see the end of a step.
 
@@ -131,11 +152,12 @@ def _callbacks(
     decay, folder = run.training.ema_decay, resumed.folder if resumed else None
     average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
     first = place.ranks.first
+    steps, report = run.stage.steps, place.report if first else None
     return [
-        Throughput(timed, run.training, run.stage.steps, place.ranks, place.work, place.report),
+        Throughput(packs, run.training, steps, place.ranks, place.work, report),
         *([average] if average else []),
         *insight(run.stage, run.training, run.diffusion, place, average),
         SaveCheckpoints(module, run.training, place.compute, place.ranks, checkpoints, average, description),
-        *([ProgressLines(run.name, run.stage.steps, run.training.log_every_steps)] if first else []),
-        *([CurveReport(module, place.report)] if first and place.report else []),
+        *([ProgressLines(run.name, steps, run.training.log_every_steps)] if first else []),
+        *([CurveReport(module, report)] if report else []),
     ]

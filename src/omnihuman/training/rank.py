@@ -24,6 +24,8 @@ from omnihuman.training.ranks import Ranks
 from omnihuman.training.run import check_start, train_stage
 from omnihuman.training.saving import PREEMPTED, Preempted
 
+MakeProbe = Callable[[Stage, Params, Path], Probe | None]
+
 
 class MetricsFile:
     """Appends values that are not yet in it, so that what a resumed run tells again does no harm."""
@@ -44,15 +46,11 @@ class MetricsFile:
             self._file.flush()
 
 
-MakeProbe = Callable[[Params, Stage, Path], Probe | None]
-"""Takes all settings, those of the stage and the encoded clips; None where the stage has nothing to look at."""
-
-
-def main(arguments: list[str] | None = None, make_probe: MakeProbe = lambda *_: None) -> int:
+def main(arguments: list[str] | None = None, make_probe: MakeProbe | None = None) -> int:
     """Runs this rank and returns its exit code.
 
     Args:
-        make_probe: comes from the command line (`omnihuman.cli.rank`): training cannot make a video itself.
+        make_probe: of the stage and everything configured, with the folder of encoded clips.
     """
     parser = argparse.ArgumentParser(prog="python -m omnihuman.training.rank")
     parser.add_argument("stage")
@@ -67,7 +65,7 @@ def main(arguments: list[str] | None = None, make_probe: MakeProbe = lambda *_: 
     return code
 
 
-def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe) -> int:
+def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe | None) -> int:
     connected = False
     try:
         params = load_params()
@@ -79,7 +77,7 @@ def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe) -> int:
         if ranks.size > 1 or params.compute.strategy != "single":
             ranks.connect()
             connected = True
-        probe = make_probe(params, stage, args.encoded)
+        probe = make_probe(stage, params, args.encoded) if make_probe else None
         train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks, probe)
     except UserError as error:
         # What a rank alone meets, such as its full disk, the first would not say; what all meet, all would say.

@@ -22,7 +22,8 @@ from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
-from omnihuman.training.fit import Place, StageRun, fit
+from omnihuman.training.fit import StageRun, fit
+from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
@@ -55,7 +56,7 @@ def train_stage(
         work: where the checkpoints lie, for a caller who holds it and removes it when the result is safe; by default
             the work folder of `stage_key`.
         report: takes loss and learning rate of every step, after a resume also those from before; throughput, losses
-            of the fixed triples and figures of probes where they are measured.
+            of the fixed triples and figures of probes where they were measured.
         compute, ranks: by default one process; all ranks call this with one and the same `work`.
         probe: looks at the model every `training.probe_every_steps` steps.
 

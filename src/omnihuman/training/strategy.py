@@ -57,7 +57,13 @@ class ProcessorZero(DeepSpeedStrategy):
         DDPStrategy.setup_environment(self)
 
     def setup_distributed(self) -> None:
-        """As the parent's without its check of GPU numbers."""
+        """As the parent's without its check of GPU numbers, and by gloo alone.
+
+        DeepSpeed's operator for shared memory would be compiled for a minute at its first use.
+        """
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
@@ -91,8 +97,14 @@ def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: i
         )
 
 
-def trainer_arguments(compute: Compute, training: Training, ranks: Ranks) -> dict[str, Any]:
-    """The arguments of `lightning.Trainer` that say where and how a stage is computed."""
+def trainer_arguments(
+    compute: Compute, training: Training, ranks: Ranks, *, from_universal: bool = False
+) -> dict[str, Any]:
+    """The arguments of `lightning.Trainer` that say where and how a stage is computed.
+
+    Args:
+        from_universal: the checkpoint to go on from fits any number of ranks, see `zero.reshard`.
+    """
     on_gpu = compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
     arguments: dict[str, Any] = {
         "accelerator": "cuda" if on_gpu else "cpu",
@@ -103,6 +115,8 @@ def trainer_arguments(compute: Compute, training: Training, ranks: Ranks) -> dic
     if compute.strategy == "single":
         return {**arguments, "devices": 1, "precision": training.precision}
     strategy = _zero(compute, training, on_gpu, ranks)
+    assert isinstance(strategy.config, dict)
+    strategy.config |= {"zero_force_ds_cpu_optimizer": False, "checkpoint": {"load_universal": from_universal}}
     nodes = ranks.size // ranks.local_size
     return {**arguments, "strategy": strategy, "devices": ranks.local_size, "num_nodes": nodes}
 
@@ -119,10 +133,6 @@ def _zero(compute: Compute, training: Training, on_gpu: bool, ranks: Ranks) -> D
         "precision_plugin": ZeroPrecision(training.precision, "cuda" if on_gpu else "cpu"),
     }
     if on_gpu:
-        strategy = DeepSpeedStrategy(**options)
-    else:
-        os.environ.update(DS_ACCELERATOR="cpu", LOCAL_SIZE=str(ranks.local_size))
-        strategy = ProcessorZero(process_group_backend="gloo", **options)
-    assert isinstance(strategy.config, dict)
-    strategy.config["zero_force_ds_cpu_optimizer"] = False
-    return strategy
+        return DeepSpeedStrategy(**options)
+    os.environ.update(DS_ACCELERATOR="cpu", LOCAL_SIZE=str(ranks.local_size))
+    return ProcessorZero(process_group_backend="gloo", **options)

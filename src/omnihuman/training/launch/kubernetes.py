@@ -101,7 +101,7 @@ class KubernetesLauncher:
     def _indexed_job(self) -> dict[str, Any]:
         nodes = self._job.placement.nodes
         rules = [
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
             {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [_USERS_MISTAKE]}},
             {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [ENDED_FROM_OUTSIDE]}},
         ]
