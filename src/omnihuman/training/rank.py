@@ -16,7 +16,7 @@ from omnihuman.config.load import PARAMS, load_params, load_section
 from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 from omnihuman.training.fit import StageRun
-from omnihuman.training.ranks import Ranks
+from omnihuman.training.ranks import RankError, Ranks
 from omnihuman.training.run import check_start, train_stage
 from omnihuman.training.saving import PREEMPTED, Preempted
 
@@ -67,8 +67,7 @@ def _run(args: argparse.Namespace, ranks: Ranks) -> int:
             connected = True
         train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks)
     except UserError as error:
-        # What a rank alone meets, such as its full disk, the first would not say; what all meet, all would say.
-        if ranks.first or connected:
+        if ranks.first or isinstance(error, RankError):
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except Preempted:
