@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -63,7 +64,9 @@ def losses(folder: Path, name: str) -> list[float]:
 class Ranks:
     """Real processes of a stage, started as torchrun does but from a process that has imported all, in a second."""
 
-    def __init__(self, folder: Path, num_ranks: int, name: str, stage: str = STAGE) -> None:
+    def __init__(
+        self, folder: Path, num_ranks: int, name: str, stage: str = STAGE, max_file_bytes: int | None = None
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["omnihuman.training.rank", "tests.rank_project"])
         with socket.socket() as free:
@@ -77,7 +80,7 @@ class Ranks:
         environments = [{**shared, **sizes, **number} for number in numbers] or [{}]
         arguments = rank_arguments(folder, name, stage)
         self.processes = [
-            context.Process(target=_rank, args=(folder, self.log, environment, arguments))
+            context.Process(target=_rank, args=(folder, self.log, environment, arguments, max_file_bytes))
             for environment in environments
         ]
         for process in self.processes:
@@ -89,9 +92,13 @@ class Ranks:
             if process.is_alive():
                 os.kill(process.pid, number)
 
+    def alive(self) -> bool:
+        """Whether any rank is."""
+        return any(process.is_alive() for process in self.processes)
+
     def codes(self) -> list[int | None]:
         """Exit codes, when all have ended; the others are ended as torchrun does when one has failed."""
-        while any(process.is_alive() for process in self.processes):
+        while self.alive():
             if any(process.exitcode for process in self.processes):
                 time.sleep(1)
                 self.send(signal.SIGKILL)
@@ -100,17 +107,23 @@ class Ranks:
             process.join()
         return [process.exitcode for process in self.processes]
 
-    def succeed(self) -> None:
-        """Waits for an end without an error."""
+    def end_with(self, code: int) -> str:
+        """Waits until all have ended with this exit code, and returns what they printed."""
         codes = self.codes()
-        assert not any(codes), f"{codes}: {self.log.read_text()[-3000:]}"
+        said = self.log.read_text()
+        assert set(codes) == {code}, f"{codes}: {said[-3000:]}"
+        return said
 
 
-def _rank(folder: Path, log: Path, environment: dict[str, str], arguments: list[str]) -> None:
+def _rank(
+    folder: Path, log: Path, environment: dict[str, str], arguments: list[str], max_file_bytes: int | None
+) -> None:
     os.chdir(folder)
     os.environ.update(environment)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     torch.set_num_threads(1)
     sys.exit(main(arguments))
