@@ -56,7 +56,7 @@ def losses(folder: Path, name: str) -> list[float]:
     """Of the steps finished so far."""
     path = work(folder, name) / "metrics.jsonl"
     whole = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
-    steps = [json.loads(line) for line in whole]
+    steps = [line for line in map(json.loads, whole) if "loss" in line["metrics"]]
     assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
     return [step["metrics"]["loss"] for step in steps]
 

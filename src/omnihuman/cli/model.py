@@ -1,4 +1,4 @@
-"""Verbs of a model: train, evaluate, render."""
+"""Verbs of a trained model: evaluate, render."""
 
 import argparse
 import sys
@@ -9,9 +9,7 @@ from omnihuman.cli.places import ENCODED, FIGURES, MODELS, PICTURES
 
 
 def add_verbs(add: Adder) -> None:
-    """Adds `omnihuman train`, `evaluate` and `render`."""
-    parser = add("train", _train, "train one stage from its parent's weights", "omnihuman train 2_audio")
-    parser.add_argument("stage", help="a stage of params.yaml, e.g. 1_text_image")
+    """Adds `omnihuman evaluate` and `render`."""
     add("evaluate", _evaluate, "measure the model on people and sounds that it has not seen")
     parser = add(
         "render",
@@ -27,29 +25,6 @@ def add_verbs(add: Adder) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument("--model", type=Path, default=MODELS / "3_pose", help="a trained stage (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the MP4 to write")
-
-
-def _train(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
-    from omnihuman.config.load import PARAMS, load_params, load_section
-    from omnihuman.tracking.runs import TrackedStep, step_run
-    from omnihuman.tracking.values import folder_md5
-    from omnihuman.training.run import StageRun, stage_key, train_stage, training_clips
-
-    params = load_params()
-    stage = load_section(PARAMS, f"stages.{args.stage}")
-    run = StageRun(args.stage, stage, params.training, params.model, params.diffusion, params.seed)
-    weights = MODELS / run.name / "model.safetensors"
-    key = stage_key(run, ENCODED, MODELS)
-    with step_run(TrackedStep(run.name, key, asdict(run), ENCODED, folder_md5(ENCODED), weights)) as tracked:
-        tracked.log_parameters({"profile": params.profile, "num_clips": training_clips(ENCODED)})
-        try:
-            train_stage(run, ENCODED, MODELS, tracked.work, tracked.report)
-        except SystemExit as stop:  # Lightning makes one of Ctrl-C
-            raise KeyboardInterrupt from stop
-        tracked.log_file(weights.with_name("model.json"))
-    return 0
 
 
 def _evaluate(_: argparse.Namespace) -> int:

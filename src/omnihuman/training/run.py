@@ -23,7 +23,9 @@ from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
 from omnihuman.training.fit import Place, StageRun, fit
+from omnihuman.training.freezing import freeze
 from omnihuman.training.identity import check_same_run
+from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.saving import LOSSES
@@ -44,6 +46,7 @@ def train_stage(
     report: Report | None = None,
     compute: Compute | None = None,
     ranks: Ranks | None = None,
+    probe: Probe | None = None,
 ) -> None:
     """Trains `run.name` from `encoded` and its parent under `models`, and publishes the folder `models`/name.
 
@@ -53,8 +56,10 @@ def train_stage(
     Args:
         work: where the checkpoints lie, for a caller who holds it and removes it when the result is safe; by default
             the work folder of `stage_key`.
-        report: takes loss and learning rate of every step, after a resume also those from before.
+        report: takes loss and learning rate of every step, after a resume also those from before; throughput, losses
+            of the fixed triples and figures of probes where they were measured.
         compute, ranks: by default one process; all ranks call this with one and the same `work`.
+        probe: looks at the model every `training.probe_every_steps` steps.
 
     Raises:
         UserError: there is no training clip at all, the parent is missing or of another shape, there are too many
@@ -63,15 +68,17 @@ def train_stage(
     """
     if work is None:
         with held_work_folder(stage_key(run, encoded, models)) as folder:
-            train_stage(run, encoded, models, folder, report, compute, ranks)
+            train_stage(run, encoded, models, folder, report, compute, ranks, probe)
             shutil.rmtree(folder)
         return
-    place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report)
+    place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
     check_start(run, encoded, place.compute, place.ranks)
     check_same_run(run, models / run.stage.parent / WEIGHTS if run.stage.parent else None, place)
     samples = _training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
     model, known = _initial_model(run, samples, encoded, encoders, models)
+    counts = freeze(model, run.stage.frozen, run.name)
+    log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     description = ModelDescription(
         stage=run.name,
@@ -82,6 +89,7 @@ def train_stage(
         num_clips=_num_clips(samples),
         model=run.model,
         encoders=encoders,
+        parameters=asdict(counts),
     )
     if note:
         log.warning("%s: %s", run.name, note)
@@ -123,6 +131,11 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
         UserError: there is no training clip, or there are too many ranks.
     """
     check_ranks(compute, run.training, ranks, len(_training_samples(encoded)))
+    if (budget := run.stage.batching.max_tokens_per_pack) is not None:
+        raise UserError(
+            f"stages.{run.name}.batching.max_tokens_per_pack is {budget}: steps of different numbers of packs cannot be"
+            " trained yet; leave it out and set training.accumulate, which cuts each step into as many parts"
+        )
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:

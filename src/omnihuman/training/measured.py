@@ -1,0 +1,129 @@
+"""The table of measured speeds: each finished stage adds a line, and a plan reads the line of equal work.
+
+Lines are kept in `$OMNIHUMAN_HOME/throughput.jsonl`; those copied to docs/throughput.jsonl, to be shared, count too.
+"""
+
+import json
+import os
+import re
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnihuman.config.schema.compute import Compute
+from omnihuman.storage.work import omnihuman_home
+from omnihuman.training.fit import StageRun
+from omnihuman.training.launch.placement import Placement
+
+SHARED = Path("docs/throughput.jsonl")
+_SPEED = "throughput/tokens_per_second"
+_MEMORY = ("memory/gpu_peak_gib", "memory/process_peak_gib")
+_LIKE = 0.1
+"""Share by which tokens of a sample may differ for work to be of equal kind."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What decides how fast a stage trains."""
+
+    device: str
+    nodes: int
+    processes: int
+    strategy: str
+    offload: str
+    precision: str
+    optimizer: str
+    activation_checkpointing: str
+    compile: bool
+    samples_per_step: int
+    accumulate: int
+    model: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured."""
+
+    tokens_per_second: float
+    """Of all processes together."""
+    tokens_per_sample: float
+    peak_gib: float | None
+    """Of one process's device, or of the process where that is the processor."""
+    measured: str
+    """Date."""
+
+
+def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> Work:
+    """The part of the configuration that decides about speed."""
+    training = run.training
+    return Work(
+        device,
+        placed.nodes,
+        placed.processes,
+        compute.strategy,
+        compute.offload,
+        training.precision,
+        training.optimizer,
+        training.activation_checkpointing,
+        training.compile,
+        training.global_batch_size,
+        training.accumulate,
+        json.loads(json.dumps(asdict(run.model))),  # as a file gives it back
+    )
+
+
+def device_name(compute: Compute, placed: Placement, environment: Mapping[str, str] = os.environ) -> str:
+    """What a process computes on, as this machine or `$OMNIHUMAN_DEVICE` knows it; empty where neither does."""
+    if named := environment.get("OMNIHUMAN_DEVICE"):
+        return named
+    if placed.launcher != "local":
+        return ""
+    if compute.accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    if compute.accelerator == "cuda":
+        return ""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    return f"{model[1] if model else 'processor'}, {len(os.sched_getaffinity(0))} cores"
+
+
+def find_speed(work: Work, tokens_per_sample: float, files: tuple[Path, ...] | None = None) -> Speed | None:
+    """The newest measurement of equal work on samples of about equal length."""
+    found = None
+    for file in files or (SHARED, omnihuman_home() / "throughput.jsonl"):
+        for line in file.read_text().splitlines() if file.is_file() else []:
+            entry = json.loads(line)
+            speed = Speed(**entry["speed"])
+            if entry["work"] == asdict(work) and abs(speed.tokens_per_sample / tokens_per_sample - 1) <= _LIKE:
+                found = speed
+    return found
+
+
+class Recorder:
+    """Listens to the metrics of a stage and keeps its speed."""
+
+    def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
+        self._report = report
+        self._speeds: list[float] = []
+        self._peak: float | None = None
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hands metrics on, and remembers those of speed and memory."""
+        self._report(step, dict(metrics))
+        if _SPEED in metrics:
+            self._speeds.append(metrics[_SPEED])
+            self._peak = next((metrics[name] for name in _MEMORY if name in metrics), None)
+
+    def save(self, work: Work, tokens_per_sample: float, file: Path | None = None) -> None:
+        """Adds the median, without the first window with its warm-up; nothing where too little was heard."""
+        if len(self._speeds) < 2 or not work.device:
+            return
+        today = datetime.now(UTC).date().isoformat()
+        speed = Speed(statistics.median(self._speeds[1:]), tokens_per_sample, self._peak, today)
+        with (file or omnihuman_home() / "throughput.jsonl").open("a") as table:
+            table.write(json.dumps({"work": asdict(work), "speed": asdict(speed)}) + "\n")

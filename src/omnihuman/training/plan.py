@@ -1,0 +1,196 @@
+"""What a stage will take before it starts: memory by formula, speed as measured or unknown, never as guessed."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from omnihuman.config.schema.compute import Compute
+from omnihuman.config.schema.stage import Training
+from omnihuman.data.manifest import read_table
+from omnihuman.data.shards import Encoders
+from omnihuman.errors import UserError
+from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training.fit import StageRun
+from omnihuman.training.launch.placement import Placement
+from omnihuman.training.measured import device_name, find_speed, work_of
+from omnihuman.training.optimizer import JoinedOptimizer, make_optimizer
+
+_GIB = 2**30
+_UNKNOWN = "unknown"
+_NUM_MEASURED_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters."""
+
+    total: int
+    trainable: int
+    by_muon: int
+    """Of the trainable ones, those with one moment instead of AdamW's two."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Memory of one rank for one purpose."""
+
+    name: str
+    formula: str
+    num_bytes: float
+    offloaded: bool = False
+    """Whether it lies in the processor's memory instead of the device's."""
+
+
+def count_parameters(run: StageRun, encoders: Encoders) -> Parameters:
+    """Without allocating any."""
+    with torch.device("meta"):
+        model = OmniHumanTransformer(run.model, encoders.widths)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(model, run.training, run.stage.learning_rate)
+    muon = optimizer.parts[0].param_groups if isinstance(optimizer, JoinedOptimizer) else []
+    return Parameters(
+        sum(parameter.numel() for parameter in model.parameters()),
+        sum(parameter.numel() for parameter in trainable),
+        sum(parameter.numel() for group in muon for parameter in group["params"]),
+    )
+
+
+def memory_parts(count: Parameters, training: Training, compute: Compute, ranks: int) -> list[Part]:
+    """Weights, gradients, optimizer and average of one rank: bytes a parameter, times parameters, over ranks.
+
+    One process computes in float32, or in bfloat16 with its moments too; autocast copies live shortly. ZeRO keeps
+    weights and gradients in the lower precision, and a float32 master beside the moments. Its buckets (50 million
+    elements each for reducing and gathering) and what fragmentation costs are not in it.
+    """
+    moments = 2 * (count.trainable - count.by_muon) + count.by_muon
+    told = "1 or 2 moments" if count.by_muon else "2 moments"
+    if compute.strategy == "single":
+        width = 2 if training.precision == "bf16-true" else 4
+        parts = [
+            Part("weights", f"{width} x parameters", width * count.total),
+            Part("gradients", f"{width} x trainable", width * count.trainable),
+            Part("optimizer", f"{told} x {width} x trainable", width * moments),
+            Part("average", "4 x parameters", 4 * count.total),
+        ]
+    else:
+        width = 4 if training.precision == "32-true" else 2
+        thirds, off = compute.strategy == "zero3", compute.offload != "none"
+        share = 1 / ranks
+        weights = width * count.total * (share if thirds else 1)
+        optimizer = f"(master and {told}) x 4 x trainable / {ranks}"
+        parts = [
+            Part("weights", f"{width} x parameters" + f" / {ranks}" * thirds, weights, compute.offload == "all"),
+            Part("gradients", f"{width} x trainable / {ranks}", width * count.trainable * share, off),
+            Part("optimizer", optimizer, 4 * (count.trainable + moments) * share, off),
+            Part("average", f"4 x parameters / {ranks}", 4 * count.total * share, off),
+        ]
+    return parts if training.ema_decay else parts[:-1]
+
+
+def tokens_per_sample(run: StageRun, encoded: Path) -> float:
+    """Mean of video, reference and text tokens, from at most 64 training clips spread over all.
+
+    Raises:
+        UserError: nothing is encoded, or nothing for training.
+    """
+    table = read_table(encoded / "samples.parquet")
+    samples = table[(table["status"] == "ok") & (table["split"] == "train")]
+    if samples.empty:
+        raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
+    chosen = samples.iloc[:: max(1, len(samples) // _NUM_MEASURED_CLIPS)].head(_NUM_MEASURED_CLIPS)
+    counts = []
+    for row in chosen.to_dict("records"):
+        with safe_open(encoded / row["shard"], framework="numpy") as shard:
+            *_, frames, height, width = shard.get_slice(f"{row['clip_id']}.latents").get_shape()
+            text = shard.get_slice(f"{row['clip_id']}.text").get_shape()[0]
+        places = height * width // run.model.patch_size**2
+        counts.append((frames + run.stage.activate.reference) * places + text)
+    return sum(counts) / len(counts)
+
+
+def plan(
+    run: StageRun, compute: Compute, placed: Placement, encoded: Path, environment: Mapping[str, str] = os.environ
+) -> str:
+    """A table for people.
+
+    Raises:
+        UserError: nothing is encoded yet, or the price is no number.
+    """
+    count = count_parameters(run, Encoders.load(encoded / "encoders.json"))
+    rows = [*_places(run, compute, placed, environment), *_counts(count)]
+    rows += _memory(memory_parts(count, run.training, compute, placed.world_size))
+    rows += _time(run, compute, placed, tokens_per_sample(run, encoded), environment)
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"  {name:<{widths[0]}}  {value:>{widths[1]}}  {note}".rstrip() for name, value, note in rows]
+    return "\n".join([f"Plan of stage {run.name}", *lines])
+
+
+Row = tuple[str, str, str]
+
+
+def _places(run: StageRun, compute: Compute, placed: Placement, environment: Mapping[str, str]) -> Iterator[Row]:
+    device = device_name(compute, placed, environment) or "a device unknown here: set OMNIHUMAN_DEVICE"
+    how = f"{placed.launcher}, {placed.nodes} node(s) of {placed.processes}, {compute.strategy}"
+    yield (
+        "processes",
+        str(placed.world_size),
+        f"{how}, offload {compute.offload}, {run.training.precision}, on {device}",
+    )
+
+
+def _counts(count: Parameters) -> Iterator[Row]:
+    yield "parameters, trainable", f"{count.trainable:,}", ""
+    yield "parameters, frozen", f"{count.total - count.trainable:,}", ""
+
+
+def _memory(parts: list[Part]) -> Iterator[Row]:
+    for part in parts:
+        place = " in the processor's memory" if part.offloaded else ""
+        yield f"GiB a rank, {part.name}", _gib(part.num_bytes), part.formula + place
+    yield "GiB a rank, these", _gib(sum(part.num_bytes for part in parts if not part.offloaded)), "without activations"
+
+
+def _time(
+    run: StageRun, compute: Compute, placed: Placement, tokens: float, environment: Mapping[str, str]
+) -> Iterator[Row]:
+    price = _price(environment)
+    device = device_name(compute, placed, environment)
+    speed = find_speed(work_of(run, compute, placed, device), tokens)
+    per_step = tokens * run.training.global_batch_size
+    unmeasured = "nothing measured for this model, device and placement: a short run of it measures"
+    peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.2f}"
+    measured = f"measured {speed.measured}" if speed else unmeasured
+    yield "GiB a rank, at most", peak, f"{measured}, with activations" if speed else measured
+    yield "steps", f"{run.stage.steps:,}", ""
+    yield "tokens a step", f"{per_step:,.0f}", f"{run.training.global_batch_size} samples of {tokens:,.0f} on average"
+    yield "tokens a second", f"{speed.tokens_per_second:,.0f}" if speed else _UNKNOWN, measured
+    if speed is None:
+        yield "hours", _UNKNOWN, ""
+        yield "cost", _UNKNOWN, ""
+        return
+    hours = run.stage.steps * per_step / speed.tokens_per_second / 3600
+    yield "hours", f"{hours:.2f}", "of training steps; validation and checkpoints come on top"
+    cost = _UNKNOWN if price is None else f"{hours * placed.world_size * price:.2f}"
+    note = "set OMNIHUMAN_GPU_HOUR_PRICE" if price is None else f"{placed.world_size} device(s) at {price:g} an hour"
+    yield "cost", cost, note
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / _GIB:.2f}"
+
+
+def _price(environment: Mapping[str, str]) -> float | None:
+    text = environment.get("OMNIHUMAN_GPU_HOUR_PRICE", "")
+    if not text:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = 0.0
+    if not 0 < price < float("inf"):
+        raise UserError(f"OMNIHUMAN_GPU_HOUR_PRICE is {text!r}: set the price of one GPU for an hour, such as 2.5")
+    return price
