@@ -105,18 +105,19 @@ class StagePacks(IterableDataset):
         """Yields pack after pack, as `packs` gives them; of several loader workers each makes its share of them."""
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        every = itertools.chain.from_iterable(map(self._draws, itertools.count(self.first_step)))
+        every = itertools.chain.from_iterable(map(self.draws, itertools.count(self.first_step)))
         yield from map(self._pack, itertools.islice(every, number, None, count))
 
     def num_packs(self, step: int) -> int:
         """How many packs a step has, on every rank alike; without `max_tokens_per_pack` it is one."""
-        return len(self._draws(step))
+        return len(self.draws(step))
 
     def packs(self, step: int) -> list[Pack]:
         """This rank's packs of a step; their gradients add up, each pack weighed by `packing.loss_weight`."""
-        return [self._pack(draws) for draws in self._draws(step)]
+        return [self._pack(draws) for draws in self.draws(step)]
 
-    def _draws(self, step: int) -> list[list[Draw]]:
+    def draws(self, step: int) -> list[list[Draw]]:
+        """This rank's draws of a step, those of each pack."""
         return self._division.packs(self._order.batch(step))[self._rank]
 
     def _pack(self, draws: list[Draw]) -> Pack:
