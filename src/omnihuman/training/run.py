@@ -18,7 +18,7 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import Encoders, load_clip, load_empty_text
+from omnihuman.data.shards import Encoders, ShardReader, load_empty_text, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
@@ -79,6 +79,8 @@ def train_stage(
         return
     encoders = Encoders.load(encoded / "encoders.json")
     samples = _training_samples(encoded)
+    clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
+    ShardReader(place_of_shards(encoded)).check(clips, encoders)
     model, known = _initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
     log.info("%s: %s", run.name, counts)
@@ -158,8 +160,9 @@ def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
     """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
     chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
+    shards = ShardReader(place_of_shards(encoded))
     squares = [
-        np.square(load_clip(encoded / row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
+        np.square(shards.clip(row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
         for row in chosen.to_dict("records")
     ]
     return torch.from_numpy(np.sqrt(np.mean(squares, axis=0))).float().clamp(min=1e-3)
@@ -195,7 +198,8 @@ def _fit(
     )
     log_draws(order, samples, settings)
     tokens = TokenCounts(samples, encoders, run.model.patch_size)
-    batches = StagePacks(samples, encoded, order, settings, load_empty_text(encoded), tokens=tokens)
+    empty_text = load_empty_text(encoded)
+    batches = StagePacks(samples, place_of_shards(encoded), order, settings, empty_text, tokens=tokens)
     checkpoint_activations(model, run.training.activation_checkpointing)
     if run.training.compile:
         compile_blocks(model)

@@ -103,7 +103,7 @@ class _PhaseDraws:
         of_size = (width << 32 | height)[rows]
         order = np.argsort(of_size, kind="stable")
         begins = np.flatnonzero(np.diff(of_size[order], prepend=-1))
-        groups = np.split(order, begins[1:])
+        groups = [group for group in np.split(order, begins[1:]) if combined[group].any()]
         self._pools = [_Pool(rows[group], combined[group]) for group in groups]
         self._sizes = _ends(np.array([combined[group].sum() for group in groups]))
 
