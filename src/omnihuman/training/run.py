@@ -14,7 +14,7 @@ import torch
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import Encoders, load_clip
+from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
@@ -77,6 +77,8 @@ def train_stage(
     check_same_run(run, models / run.stage.parent / WEIGHTS if run.stage.parent else None, place)
     samples = _training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
+    clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
+    ShardReader(place_of_shards(encoded)).check(clips, encoders)
     model, known = _initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
     log.info("%s: %s", run.name, counts)
@@ -193,8 +195,9 @@ def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
     """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
     chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
+    shards = ShardReader(place_of_shards(encoded))
     squares = [
-        np.square(load_clip(encoded / row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
+        np.square(shards.clip(row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
         for row in chosen.to_dict("records")
     ]
     return torch.from_numpy(np.sqrt(np.mean(squares, axis=0))).float().clamp(min=1e-3)

@@ -64,7 +64,11 @@ class Batching:
     """How the draws of a step go through the network."""
 
     sizes: str = "one_size"
-    """`one_size`: a step draws a size and then clips of it; `native`: clips of all sizes, packed without padding."""
+    """`one_size`: a step draws a size and then clips of it; `native`: clips of all sizes, packed without padding.
+
+    Both draw each clip as often. But where a size has more eligible clips than another, few hundred steps of one size
+    scatter around the mix by percents, those of native sizes do not.
+    """
     max_tokens_per_pack: int | None = None
     """A rank's part of a step is cut into packs of at most so many tokens, which fit its memory; none: one pack."""
 
