@@ -37,7 +37,7 @@ def test_every_profile_composes_and_reads_back_the_same(profile: str, tmp_path: 
 )
 def test_every_group_file_composes(path: Path) -> None:
     choice = f"groups.{path.parent.name}={path.stem}"
-    params = compose("demo", [choice], CONF)
+    params = compose("tiny", [choice], CONF)
     assert list(params.overrides) == [choice]
     assert list(params.stages) == ["1_text_image", "2_audio", "3_pose"]
 

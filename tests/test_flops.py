@@ -34,16 +34,19 @@ def poses(model: OmniHumanTransformer, conditions: Conditions, height: int, widt
     return sum(counted(lambda k=k: model.pose_condition(k, conditions.pose_on, height, width)) for k in of_both)
 
 
-def choices(config, x: list[int], y: list[int]) -> int:
-    """What the choice of levels costs, where each of several samples has its own, and clean tokens another."""
-    levels, tokens = len(x) + 1, sum(x) + sum(y)
-    chunks = 6 * config.num_dual_blocks * tokens + 3 * config.num_single_blocks * tokens
-    chunks += 3 * config.num_decoder_blocks * 2 * sum(x) + 2 * sum(x)
-    return 2 * levels * config.width * chunks
+def choices(config, x: list[int], y: list[int], any_clean: bool) -> int:
+    """What the choice of levels costs: none among runs of equal length, as long as no token is clean."""
+    of_x, of_y, of_z = (
+        sum(lengths) if any_clean or len(set(lengths)) > 1 else 0
+        for lengths in (x, y, [sum(pair) for pair in zip(x, y, strict=True)])
+    )
+    chunks = 6 * config.num_dual_blocks * (of_x + of_y) + 3 * config.num_single_blocks * of_z
+    chunks += 3 * config.num_decoder_blocks * 2 * of_x + 2 * of_x
+    return 2 * (len(x) + any_clean) * config.width * chunks
 
 
 @pytest.mark.parametrize("config", [CONFIG, COMPLETE], ids=["small", "complete"])
-@pytest.mark.parametrize("text", [[7], [4, 7]])
+@pytest.mark.parametrize("text", [[7], [4, 7], [7, 7]])
 def test_base_equals_what_is_counted(config, text: list[int]):
     batch, patch = len(text), config.patch_size
     base = MMDiT(config, 16, 32)
@@ -53,7 +56,7 @@ def test_base_equals_what_is_counted(config, text: list[int]):
     )
     x = [3 * 8 * 12 // patch**2] * batch
     expected = base_flops(config, 16, 32, [SampleLengths(*pair) for pair in zip(x, text, strict=True)])
-    assert total == expected + (choices(config, x, text) if batch > 1 else 0)
+    assert total == expected + choices(config, x, text, any_clean=False)
 
 
 @pytest.mark.parametrize("config", [CONFIG, COMPLETE], ids=["small", "complete"])
@@ -67,7 +70,7 @@ def test_all_conditions_equal_what_is_counted(config):
     total = counted(lambda: model.forward_packed(inputs))
     pose = sum(poses(model, one.conditions, *one.noisy.shape[3:]) for one in inputs)
     x = [(n + 1) * height * width // config.patch_size**2 for n, height, width in sizes]
-    expected = omnihuman_flops(config, WIDTHS, sizes, text) + pose + choices(config, x, text)
+    expected = omnihuman_flops(config, WIDTHS, sizes, text) + pose + choices(config, x, text, any_clean=True)
     assert total == expected
 
 

@@ -30,6 +30,15 @@ def test_a_component_is_found_alone_and_in_its_pipeline_with_one_hash(tmp_path: 
     assert find_weights(str(tmp_path / "alone"), WAN_VAE).sha256() != inside.sha256()
 
 
+@pytest.mark.parametrize("given", ["/another/machine/vae", "owner/vae", "owner/vae@v1", "vae"])
+def test_weights_that_lie_elsewhere_here_are_found_by_their_name(given: str, tmp_path: Path, monkeypatch) -> None:
+    save_vae(tmp_path / "store" / "vae")
+    monkeypatch.setenv("OMNIHUMAN_WEIGHTS", str(tmp_path / "store"))
+    assert find_weights(given, WAN_VAE).folder == tmp_path / "store" / "vae"
+    with pytest.raises(UserError, match=r"no folder /another/place, nor one of its name in .*OMNIHUMAN_WEIGHTS"):
+        find_weights("/another/place", WAN_VAE)
+
+
 def test_a_tokenizer_belongs_to_the_hash(tmp_path: Path) -> None:
     save_umt5(tmp_path)
     before = find_weights(str(tmp_path), T5)

@@ -10,9 +10,9 @@ from omnihuman.cli.places import ENCODED, MODELS
 
 if TYPE_CHECKING:
     from omnihuman.config.schema.root import Params
-    from omnihuman.tracking.runs import StepRun
     from omnihuman.training.fit import StageRun
     from omnihuman.training.launch.placement import Placement
+    from omnihuman.training.progress import Report
 
 
 def add_verbs(add: Adder) -> None:
@@ -60,6 +60,7 @@ def _train(args: argparse.Namespace) -> int:
 def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> None:
     from dataclasses import asdict
 
+    from omnihuman.cli.probes import ProbeFiles
     from omnihuman.tracking.runs import TrackedStep, step_run
     from omnihuman.tracking.values import folder_md5
     from omnihuman.training.run import stage_key, training_clips
@@ -70,11 +71,14 @@ def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> No
         tracked.log_parameters({"profile": params.profile, "num_clips": training_clips(ENCODED)})
         for name in ("launcher", "nodes", "processes"):  # tags: they may change when the run goes on
             tracked.tag(name, str(getattr(placed, name)))
-        _train_where_placed(run, params, placed, tracked)
+        files = ProbeFiles(tracked)
+        _train_where_placed(run, params, placed, tracked.work, files.report)
+        files.send()
         tracked.log_file(weights.with_name("model.json"))
 
 
-def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", tracked: "StepRun") -> None:
+def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", work: Path, report: "Report") -> None:
+    from omnihuman.cli.probes import held_out_probe
     from omnihuman.training.launch.attach import run_job
     from omnihuman.training.launch.job import Job
     from omnihuman.training.launch.placement import trains_here
@@ -82,15 +86,16 @@ def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", 
     from omnihuman.training.plan import tokens_per_sample
     from omnihuman.training.run import train_stage
 
-    recorder = Recorder(tracked.report)
+    recorder = Recorder(report)
     if trains_here(placed, params.compute):
         try:
-            train_stage(run, ENCODED, MODELS, tracked.work, recorder.report, params.compute)
+            probe = held_out_probe(run.stage, params, ENCODED)
+            train_stage(run, ENCODED, MODELS, work, recorder.report, params.compute, probe=probe)
         except SystemExit as stop:  # Lightning makes one of Ctrl-C, and a stage that has saved of TERM
             raise KeyboardInterrupt from stop
     else:
-        encoded, models, work = (path.absolute() for path in (ENCODED, MODELS, tracked.work))
-        job = Job(run.name, encoded, models, work, Path.cwd(), placed, params.compute.accelerator)
+        encoded, models, kept = (path.absolute() for path in (ENCODED, MODELS, work))
+        job = Job(run.name, encoded, models, kept, Path.cwd(), placed, params.compute.accelerator)
         run_job(job, recorder.report)
     device = device_name(params.compute, placed)
     recorder.save(work_of(run, params.compute, placed, device), tokens_per_sample(run, ENCODED))

@@ -24,11 +24,11 @@ MODALITIES = ("base", "audio", "pose")
 STRENGTH = ("text", "reference", "audio", "pose")
 """From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
-_OR_ZERO = ("warmup_steps", "keep_every_steps")
+_MAY_BE_ZERO = ("warmup_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "processes_per_node", "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
-    "accumulate", "keep_checkpoints",
+    "accumulate", "keep_checkpoints", "validation_clips",
 )  # fmt: skip
 _ENCODERS = {
     "video_codec": ("video_weights", "cosine", {"wan": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}),
@@ -82,8 +82,11 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
         elif isinstance(value, (int, float)):
             if name.endswith(_SHARE_ENDINGS) and not 0 <= value <= 1:
                 yield f"{name} is {value}: a share lies between 0 and 1"
-            if name.endswith(_POSITIVE_ENDINGS) and not name.endswith(_OR_ZERO) and value <= 0:
+            may_be_zero = name.endswith(_MAY_BE_ZERO)
+            if name.endswith(_POSITIVE_ENDINGS) and not may_be_zero and value <= 0:
                 yield f"{name} is {value}: set it above 0"
+            if may_be_zero and value < 0:
+                yield f"{name} is {value}: set it to 0 or above"
             if name.endswith(_AT_LEAST_ONE) and value < 1:
                 yield f"{name} is {value}: set at least 1"
             if ".num_" in name and value < 0:

@@ -5,6 +5,7 @@ Only safetensors and ONNX are loaded: a pickle runs whatever code it holds.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256
 
+STORE = "OMNIHUMAN_WEIGHTS"
+"""The variable that may name a folder with the weights of this machine, one folder each."""
 NETWORK_SECONDS = 10.0
 """Patience with the hub's first answer."""
 _CONFIGS = ("config.json", "preprocessor_config.json")
@@ -70,11 +73,12 @@ def files_sha256(files: dict[str, Path]) -> str:
 
 
 def find_weights(given: str, published: Published) -> LocalWeights:
-    """Finds a network's files in a folder, in the hub's cache, or on the hub, in this order.
+    """Finds a network's files in a folder, under `$OMNIHUMAN_WEIGHTS`, in the hub's cache or on the hub, in this order.
 
     Args:
         given: a folder, or a hub id, which may end in @REVISION. The folder may be the network's own or that of a
-            whole pipeline with the network in `published.subfolder`.
+            whole pipeline with the network in `published.subfolder`. One that is not here is looked for by its last
+            name under `$OMNIHUMAN_WEIGHTS`, so that a model renders where its weights lie in another place.
 
     Raises:
         UserError: nothing is given, a file is missing, the hub does not answer, or there are only pickles. The message
@@ -82,12 +86,16 @@ def find_weights(given: str, published: Published) -> LocalWeights:
     """
     if not given:
         raise UserError(f"{published.option} is empty: {published.remedy()}")
-    folder = Path(given).expanduser()
-    if folder.is_dir():
-        return _in_folder(folder, given, published)
     repository, _, revision = given.partition("@")
+    store = os.environ.get(STORE)
+    for folder in (Path(given).expanduser(), *([Path(store, Path(repository).name)] if store else [])):
+        if folder.is_dir():
+            return _in_folder(folder, given, published)
     if not _HUB_ID.fullmatch(repository):
-        raise UserError(f"{published.option}: no folder {given}: {published.remedy()}")
+        raise UserError(
+            f"{published.option}: no folder {given}, nor one of its name in the folder that ${STORE} may name:"
+            f" {published.remedy()}"
+        )
     return _from_hub(repository, revision or None, published)
 
 

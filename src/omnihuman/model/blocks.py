@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from omnihuman.model.modulation import Levels, Modulation, modulate
+from omnihuman.model.modulation import Levels, Modulation, gated, modulate
 from omnihuman.model.rope import Rotation, rotate
 from omnihuman.packed import Joint, Runs, attend
 
@@ -134,12 +134,12 @@ class DualBlock(nn.Module):
         attended = attend(q, k, v, streams.both, streams.both)
         attended_x = self.to_out(streams.take_x(attended))
 
-        x = x + gate * attended_x
+        x = gated(x, gate, attended_x)
         if self.text_attention:
             x = x + self.text_attention.read(attended_x, layout.take_text(normed_y), layout)
-        x = x + mlp_gate * self.feed_forward(modulate(x, mlp_shift, mlp_scale))
-        y = y + text_gate * self.text_to_out(streams.take_y(attended))
-        y = y + text_mlp_gate * self.text_feed_forward(modulate(y, text_mlp_shift, text_mlp_scale))
+        x = gated(x, mlp_gate, self.feed_forward(modulate(x, mlp_shift, mlp_scale)))
+        y = gated(y, text_gate, self.text_to_out(streams.take_y(attended)))
+        y = gated(y, text_mlp_gate, self.text_feed_forward(modulate(y, text_mlp_shift, text_mlp_scale)))
         return x, y
 
 
@@ -166,4 +166,4 @@ class SingleBlock(nn.Module):
             read = self.text_attention.read(streams.take_x(attended), text, layout)
             attended = attended + streams.join(read, read.new_zeros(len(z) - len(read), read.shape[1]))
         hidden = functional.gelu(self.proj_mlp(normed), approximate="tanh")
-        return z + gate * self.proj_out(torch.cat([attended, hidden], dim=-1))
+        return gated(z, gate, self.proj_out(torch.cat([attended, hidden], dim=-1)))

@@ -46,7 +46,7 @@ def base_flops(
     """
     width, patch = config.width, config.patch_size**2
     x, y, text = (sum(getattr(sample, name) for sample in samples) for name in ("x", "y", "text"))
-    levels = 1 if len(samples) == 1 and not any_clean else len(samples) + 1
+    levels = len(samples) + any_clean
     embedded = (
         _linear(x, (2 * latent_channels + 1) * patch, width)
         + _linear(text, text_width, width)
@@ -70,8 +70,15 @@ def base_flops(
     )
 
 
-def omnihuman_flops(config: Model, widths: Widths, samples: Sequence[tuple[int, int, int]], text: Sequence[int]) -> int:
-    """One forward pass with every condition on, sound by cross-attention.
+def omnihuman_flops(
+    config: Model,
+    widths: Widths,
+    samples: Sequence[tuple[int, int, int]],
+    text: Sequence[int],
+    reference_on: Sequence[bool] | None = None,
+    audio_on: Sequence[bool] | None = None,
+) -> int:
+    """One forward pass, sound by cross-attention.
 
     The convolutions over maps of the pose and the weighing of the sound's layers are left out: their work is not the
     transformer's.
@@ -81,6 +88,8 @@ def omnihuman_flops(config: Model, widths: Widths, samples: Sequence[tuple[int, 
         widths: of the encoded data.
         samples: latent frames, rows and columns of each sample, in latent positions.
         text: real text tokens of each sample.
+        reference_on, audio_on: which samples have these conditions, which cost nothing where they are off; by default
+            all.
 
     Raises:
         ValueError: sound stands in the joint attention.
@@ -88,8 +97,14 @@ def omnihuman_flops(config: Model, widths: Widths, samples: Sequence[tuple[int, 
     if config.audio_fusion != "cross_attention":
         raise ValueError(f"audio_fusion is {config.audio_fusion!r}; operations are counted for 'cross_attention' alone")
     width, sound_width, area = config.width, config.audio_width, config.patch_size**2
-    frames = [(latents, height * columns // area) for latents, height, columns in samples]
-    lengths = [SampleLengths((n + 1) * place, of_text) for (n, place), of_text in zip(frames, text, strict=True)]
+    everywhere = [True] * len(samples)
+    reference_on, audio_on = reference_on or everywhere, audio_on or everywhere
+    grids = [(latents, height * columns // area) for latents, height, columns in samples]
+    lengths = [
+        SampleLengths((n + on) * place, of_text)
+        for (n, place), of_text, on in zip(grids, text, reference_on, strict=True)
+    ]
+    frames = [grid for grid, on in zip(grids, audio_on, strict=True) if on]
     num_frames = sum(n for n, _ in frames)
     hearing = sum(n * place for n, place in frames)
     sound = config.audio_tokens * num_frames
@@ -103,7 +118,7 @@ def omnihuman_flops(config: Model, widths: Widths, samples: Sequence[tuple[int, 
     )
     blocks = config.num_dual_blocks + config.num_single_blocks + config.num_decoder_blocks
     pose = _linear(sum(sample.x for sample in lengths), 2 * config.pose_channels * area, width)
-    base = base_flops(config, widths.latent_channels, widths.text_width, lengths, any_clean=True)
+    base = base_flops(config, widths.latent_channels, widths.text_width, lengths, any_clean=any(reference_on))
     return base + pose + compressed + blocks * listening
 
 

@@ -160,16 +160,20 @@ class MMDiT(nn.Module):
 
     def _levels(self, packed: Packed, streams: Joint) -> tuple[Levels, Levels, Levels]:
         """Levels of x, y and both: that of each sample, and a last one of sigma 0 for clean tokens."""
-        sigma = packed.sigma
-        if packed.is_clean is None and len(sigma) == 1:
-            alike = Levels(functional.silu(self.sigma_embedding(sigma)), None)
-            return alike, alike, alike
+        sigma, of_x, of_y = packed.sigma, run_numbers(streams.x), run_numbers(streams.y)
+        if packed.is_clean is None:
+            embedded = functional.silu(self.sigma_embedding(sigma))
+            runs, numbers = (streams.x, streams.y, streams.both), (of_x, of_y, streams.join(of_x, of_y))
+            x, y, z = (None if r.equal else _choices(n, embedded) for r, n in zip(runs, numbers, strict=True))
+            return Levels(embedded, x), Levels(embedded, y), Levels(embedded, z)
         embedded = functional.silu(self.sigma_embedding(torch.cat([sigma, sigma.new_zeros(1)])))
-        of_x, of_y = run_numbers(streams.x), run_numbers(streams.y)
-        if packed.is_clean is not None:
-            of_x = of_x.masked_fill(packed.is_clean, len(sigma))
-        x, y = (functional.one_hot(of, len(embedded)).to(embedded.dtype) for of in (of_x, of_y))
+        x, y = _choices(of_x.masked_fill(packed.is_clean, len(sigma)), embedded), _choices(of_y, embedded)
         return Levels(embedded, x), Levels(embedded, y), Levels(embedded, streams.join(x, y))
+
+
+def _choices(levels: Tensor, embedded: Tensor) -> Tensor:
+    """[N, R], one 1 in each row, of the number of each token's level."""
+    return functional.one_hot(levels, len(embedded)).to(embedded.dtype)
 
 
 def _decoder_layout(layout: Layout) -> Layout:

@@ -112,6 +112,8 @@ def _fetch(hub_id: str, revision: str | None, variant: str) -> tuple[Path, str]:
     try:
         log.info("fetching %s from the hub, or from its cache", hub_id)
         found = snapshot_download(hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=others)
+        if others and not any(Path(found).rglob(f"{WEIGHTS}*")):  # a variant is all there is
+            found = snapshot_download(hub_id, revision=revision, allow_patterns=patterns)
     except Exception as error:  # of the hub's client, its HTTP library and the operating system, without a common base
         licence = "Apache-2.0" if hub_id == MOTIF else f"as its page says; that of {MOTIF} is Apache-2.0"
         at = f" --revision {revision}" if revision else ""

@@ -28,6 +28,7 @@ __all__ = ["PARENT_VARIABLE", "StepRun", "TrackedStep", "finish", "note_restored
 log = logging.getLogger(__name__)
 _PARAMS = Path("params.yaml")
 _RUN_FILE = "mlflow_run.json"
+_POINTS_FILE = "mlflow_points.jsonl"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class StepRun:
     def __init__(self, client: "MlflowClient", run_id: str, work: Path) -> None:
         self.run_id, self.work = run_id, work
         self._client = client
-        self._curves = Curves(client, run_id)
+        self._curves = Curves(client, run_id, work / _POINTS_FILE)
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of one training step, in the order of the steps; sent in batches."""
@@ -71,9 +72,9 @@ class StepRun:
         """Keeps a file beside the run."""
         self._client.log_artifact(self.run_id, str(path))
 
-    def log_folder(self, path: Path) -> None:
-        """Keeps a folder's content beside the run, under the folder's name."""
-        self._client.log_artifacts(self.run_id, str(path), path.name)
+    def log_folder(self, path: Path, place: str = "") -> None:
+        """Keeps a folder's content beside the run, under `place`, by default the folder's name."""
+        self._client.log_artifacts(self.run_id, str(path), place or path.name)
 
     def tag(self, name: str, value: str) -> None:
         """Sets a tag."""

@@ -23,13 +23,16 @@ from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.checkpoints import Checkpoint, Checkpoints
 from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.ema import WeightAverage
+from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
+from omnihuman.training.probes import Probe
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
 from omnihuman.training.share import RankOrder
 from omnihuman.training.strategy import trainer_arguments
+from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
 from omnihuman.training.zero import reshard
 
@@ -61,6 +64,7 @@ class Place:
     compute: Compute
     ranks: Ranks
     report: Report | None = None
+    probe: Probe | None = None
 
 
 def fit(
@@ -96,20 +100,20 @@ def fit(
         compile_blocks(model)
     watch = LossWatch(training, share, samples, skipped)
     module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
+    loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
     if newest:
         module.losses = json.loads((newest.folder / LOSSES).read_text())
     trainer = pl.Trainer(
         max_steps=run.stage.steps,
         max_epochs=-1,
         logger=False,
-        callbacks=_callbacks(run, module, place, checkpoints, newest, description),
+        callbacks=_callbacks(run, module, place, checkpoints, newest, description, loader),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=place.work,
         **trainer_arguments(place.compute, training, ranks, from_universal=newest is not None and newest.universal),
     )
-    loader = DataLoader(packs, batch_size=None)
     trainer.fit(module, loader, ckpt_path=newest.state if newest else None, weights_only=True)
     finished = checkpoints.newest()
     assert finished is not None
@@ -154,14 +158,18 @@ def _callbacks(
     checkpoints: Checkpoints,
     resumed: Checkpoint | None,
     description: ModelDescription,
+    packs: TimedPacks,
 ) -> list[pl.Callback]:
     """In the order in which they see the end of a step; the average changes before it is saved."""
     decay, folder = run.training.ema_decay, resumed.folder if resumed else None
     average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
     first = place.ranks.first
+    every, steps, report = run.training.log_every_steps, run.stage.steps, place.report if first else None
     return [
+        Throughput(packs, every, steps, run.training.precision, place.work, report),
         *([average] if average else []),
         SaveCheckpoints(module, run.training, place.compute, place.ranks, checkpoints, average, description),
-        *([ProgressLines(run.name, run.stage.steps, run.training.log_every_steps)] if first else []),
-        *([CurveReport(module, place.report)] if first and place.report else []),
+        *([ProgressLines(run.name, steps, every)] if first else []),
+        *([CurveReport(module, report)] if report else []),
+        *insight(run.stage, run.training, run.diffusion, place.encoded, place.work, report, place.probe),
     ]

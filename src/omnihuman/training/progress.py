@@ -2,6 +2,7 @@
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,28 @@ _LINE_SECONDS = 20.0
 
 Report = Callable[[int, dict[str, float]], None]
 """Takes the number of a finished step, from 1 on, and its metrics by name."""
+
+
+class EverySteps(pl.Callback, ABC):
+    """Does something after every so many steps and after the last, once each however many batches a step takes."""
+
+    def __init__(self, every: int, num_steps: int) -> None:
+        self._every, self._num_steps = every, num_steps
+        self._done = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks whether a step has just ended, and which."""
+        step = trainer.global_step
+        if step > self._done and (step % self._every == 0 or step == self._num_steps):
+            self._done = step
+            assert isinstance(pl_module, StageModule)
+            self.after_step(trainer, pl_module, step)
+
+    @abstractmethod
+    def after_step(self, trainer: pl.Trainer, module: StageModule, step: int) -> None:
+        """Called on every rank."""
 
 
 class ProgressLines(pl.Callback):

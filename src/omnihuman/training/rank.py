@@ -10,15 +10,21 @@ same command again. torchrun turns each but 0 into 1, so the first rank leaves i
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from omnihuman.config.load import PARAMS, load_params, load_section
+from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.stage import Stage
 from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 from omnihuman.training.fit import StageRun
+from omnihuman.training.probes import Probe
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.run import check_start, train_stage
 from omnihuman.training.saving import PREEMPTED, Preempted
+
+MakeProbe = Callable[[Stage, Params, Path], Probe | None]
 
 
 class MetricsFile:
@@ -38,22 +44,26 @@ class MetricsFile:
             self._file.flush()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs this rank and returns its exit code."""
+def main(arguments: list[str] | None = None, make_probe: MakeProbe | None = None) -> int:
+    """Runs this rank and returns its exit code.
+
+    Args:
+        make_probe: of the stage and everything configured, with the folder of encoded clips.
+    """
     parser = argparse.ArgumentParser(prog="python -m omnihuman.training.rank")
     parser.add_argument("stage")
     for name in ("encoded", "models", "work"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(arguments)
     ranks = Ranks.from_environment()
-    code = _run(args, ranks)
+    code = _run(args, ranks, make_probe)
     if ranks.first and args.work.is_dir():
         with publish(args.work / "exit_code") as temporary:
             temporary.write_text(f"{code}\n")
     return code
 
 
-def _run(args: argparse.Namespace, ranks: Ranks) -> int:
+def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe | None) -> int:
     connected = False
     try:
         params = load_params()
@@ -65,7 +75,8 @@ def _run(args: argparse.Namespace, ranks: Ranks) -> int:
         if ranks.size > 1 or params.compute.strategy != "single":
             ranks.connect()
             connected = True
-        train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks)
+        probe = make_probe(stage, params, args.encoded) if make_probe else None
+        train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks, probe)
     except UserError as error:
         # What a rank alone meets, such as its full disk, the first would not say; what all meet, all would say.
         if ranks.first or connected:

@@ -23,6 +23,7 @@ from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
 from omnihuman.training.fit import Place, StageRun, fit
+from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.saving import LOSSES
@@ -43,6 +44,7 @@ def train_stage(
     report: Report | None = None,
     compute: Compute | None = None,
     ranks: Ranks | None = None,
+    probe: Probe | None = None,
 ) -> None:
     """Trains `run.name` from `encoded` and its parent under `models`, and publishes the folder `models`/name.
 
@@ -52,8 +54,10 @@ def train_stage(
     Args:
         work: where the checkpoints lie, for a caller who holds it and removes it when the result is safe; by default
             the work folder of `stage_key`.
-        report: takes loss and learning rate of every step, after a resume also those from before.
+        report: takes loss and learning rate of every step, after a resume also those from before; throughput, losses
+            of the fixed triples and figures of probes where they were measured.
         compute, ranks: by default one process; all ranks call this with one and the same `work`.
+        probe: looks at the model every `training.probe_every_steps` steps.
 
     Raises:
         UserError: there is no training clip at all, the parent is missing or of another shape, there are too many
@@ -62,10 +66,10 @@ def train_stage(
     """
     if work is None:
         with held_work_folder(stage_key(run, encoded, models)) as folder:
-            train_stage(run, encoded, models, folder, report, compute, ranks)
+            train_stage(run, encoded, models, folder, report, compute, ranks, probe)
             shutil.rmtree(folder)
         return
-    place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report)
+    place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
     check_start(run, encoded, place.compute, place.ranks)
     samples = _training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")

@@ -69,3 +69,9 @@ class Training:
     loss_spike_factor: float = 0.0
     """How many times the median of the last steps' losses is a spike; 0 for none."""
     log_every_steps: int = 10
+    validate_every_steps: int = 200
+    """How often, and after the last step, the losses of fixed held-out triples are measured; 0: never."""
+    validation_clips: int = 8
+    """Held-out clips, each at eight levels of noise under every subset of conditions that the stage knows."""
+    probe_every_steps: int = 0
+    """How often, and after the last step, held-out videos are made and measured; 0: never."""

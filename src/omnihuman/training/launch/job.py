@@ -30,7 +30,7 @@ class Job:
     placement: Placement
     accelerator: str = "auto"
     """As in `compute.accelerator`: `cuda` asks SLURM or Kubernetes for one GPU a process."""
-    rank_module: str = "omnihuman.training.rank"
+    rank_module: str = "omnihuman.cli.rank"
 
     @property
     def name(self) -> str:

@@ -1,0 +1,267 @@
+"""What a stage costs: tokens a second, share of the peak, memory, time spent waiting for data, hours and money.
+
+Counted as a throughput record is: the operations of real tokens alone, three forward passes a step, against the dense
+peak. What is neither a step nor waiting for its data (validation, probes, checkpoints) is in the hours alone.
+"""
+
+import json
+import os
+import resource
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from omnihuman.batch import Pack, TrainingBatch, Widths
+from omnihuman.config.schema.model import Model
+from omnihuman.errors import UserError
+from omnihuman.model.flops import omnihuman_flops
+from omnihuman.storage.files import publish
+from omnihuman.training.progress import Report
+
+PRICE_VARIABLE = "OMNIHUMAN_GPU_HOUR_PRICE"
+PEAK_VARIABLE = "OMNIHUMAN_PEAK_TFLOPS"
+_PEAK_TFLOPS = {
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+}
+"""Dense, in half precision, by NVIDIA's data sheets; some print the sparse figure alone, which is twice that."""
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class PackSize:
+    """What one pack asks for."""
+
+    samples: int
+    tokens: int
+    """Real ones: video, reference and text."""
+    flops: int
+    """Of forward and backward pass; 0 where nobody has counted this kind of model."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A pack on its way to the model."""
+
+    size: PackSize
+    waited_seconds: float
+
+
+def pack_size(pack: Pack, config: Model, widths: Widths) -> PackSize:
+    """Samples, tokens and operations of a pack that lies on the CPU."""
+    grids: list[tuple[int, int, int]] = []
+    text: list[int] = []
+    reference_on: list[bool] = []
+    audio_on: list[bool] = []
+    for part in pack:
+        grids += [_grid(part)] * len(part.sigma)
+        text += part.conditions.text_mask.sum(dim=1).tolist()
+        reference_on += part.conditions.reference_on.tolist()
+        audio_on += part.conditions.audio_on.tolist()
+    places = [height * width // config.patch_size**2 for _, height, width in grids]
+    video = sum((grid[0] + on) * place for grid, on, place in zip(grids, reference_on, places, strict=True))
+    counted = config.audio_fusion == "cross_attention"
+    flops = 3 * omnihuman_flops(config, widths, grids, text, reference_on, audio_on) if counted else 0
+    return PackSize(len(grids), video + sum(text), flops)
+
+
+def _grid(part: TrainingBatch) -> tuple[int, int, int]:
+    _, _, num_latents, height, width = part.latents.shape
+    return num_latents, height, width
+
+
+class TimedPacks:
+    """Packs with the time that the training loop waits for them."""
+
+    def __init__(self, packs: Iterable[Pack], config: Model, widths: Widths) -> None:
+        self.fetched: deque[Fetched] = deque()
+        """What was handed out and not yet trained on: a loop fetches ahead."""
+        self._packs, self._config, self._widths = packs, config, widths
+
+    def __iter__(self) -> Iterator[Pack]:
+        """Yields pack after pack."""
+        self.fetched.clear()
+        packs = iter(self._packs)
+        while True:
+            start = time.monotonic()
+            try:
+                pack = next(packs)
+            except StopIteration:
+                return
+            waited = time.monotonic() - start
+            self.fetched.append(Fetched(pack_size(pack, self._config, self._widths), waited))
+            yield pack
+
+
+@dataclass
+class Window:
+    """What one rank has done since the last report."""
+
+    samples: int = 0
+    tokens: int = 0
+    flops: int = 0
+    waited_seconds: float = 0.0
+    seconds: float = 0.0
+    """In steps and waiting for their data."""
+
+    def add(self, fetched: Fetched, step_seconds: float) -> None:
+        """Adds one pack."""
+        self.samples += fetched.size.samples
+        self.tokens += fetched.size.tokens
+        self.flops += fetched.size.flops
+        self.waited_seconds += fetched.waited_seconds
+        self.seconds += fetched.waited_seconds + step_seconds
+
+
+def rates(total: Window, seconds: float, world_size: int, peak_flops: float | None) -> dict[str, float]:
+    """Figures of all ranks together.
+
+    Args:
+        total: the sum over ranks.
+        seconds: of the slowest rank.
+        peak_flops: of one device a second; None where unknown.
+    """
+    figures = {
+        "throughput/tokens_per_second": total.tokens / seconds,
+        "throughput/samples_per_second": total.samples / seconds,
+        "throughput/data_wait_share": total.waited_seconds / total.seconds,
+    }
+    if total.flops:
+        figures["throughput/tflops_per_second"] = total.flops / seconds / 1e12
+        if peak_flops:
+            figures["throughput/mfu"] = total.flops / seconds / (world_size * peak_flops)
+    return figures
+
+
+def peak_flops(device: str, precision: str) -> float | None:
+    """Operations a second of a device by its name, `$OMNIHUMAN_PEAK_TFLOPS` first.
+
+    None for what the table does not know, and in single precision, whose peak is another.
+
+    Raises:
+        UserError: the variable is no positive number.
+    """
+    given = _positive(PEAK_VARIABLE, "the dense peak of one device in TFLOP/s, such as 989")
+    if given is not None:
+        return given * 1e12
+    if precision == "32-true":
+        return None
+    words = device.replace("-", " ").split()
+    return next((peak * 1e12 for name, peak in _PEAK_TFLOPS.items() if set(name.split()) <= set(words)), None)
+
+
+def _positive(variable: str, meaning: str) -> float | None:
+    text = os.environ.get(variable, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UserError(f"{variable} is {text!r}: set {meaning}, or unset it")
+    return value
+
+
+class Meter:
+    """Hours of a stage, kept in its work folder: those of a killed process have been paid for as well."""
+
+    def __init__(self, file: Path, num_gpus: int, price: float | None) -> None:
+        self._file, self._num_gpus, self._price = file, num_gpus, price
+        before = json.loads(file.read_text()) if file.is_file() else {"seconds": 0.0, "gpu_seconds": 0.0}
+        self._seconds, self._gpu_seconds = float(before["seconds"]), float(before["gpu_seconds"])
+
+    def add(self, seconds: float) -> None:
+        """Counts time that has passed; all GPUs are paid for while the stage runs."""
+        self._seconds += seconds
+        self._gpu_seconds += seconds * self._num_gpus
+        with publish(self._file) as temporary:
+            temporary.write_text(json.dumps({"seconds": self._seconds, "gpu_seconds": self._gpu_seconds}))
+
+    def figures(self) -> dict[str, float]:
+        """Hours so far; what GPUs cost only where there are some and the price is known."""
+        figures = {"cost/hours": self._seconds / 3600}
+        if self._gpu_seconds:
+            figures["cost/gpu_hours"] = self._gpu_seconds / 3600
+            if self._price is not None:
+                figures["cost/price"] = self._gpu_seconds / 3600 * self._price
+        return figures
+
+
+class Throughput(pl.Callback):
+    """Reports rates and costs every `every` steps and after the last; comes before what else follows a step."""
+
+    def __init__(
+        self, packs: TimedPacks, every: int, num_steps: int, precision: str, work: Path, report: Report | None
+    ) -> None:
+        self._packs, self._every, self._num_steps = packs, every, num_steps
+        self._precision, self._work, self._report = precision, work, report
+        self._price = _positive(PRICE_VARIABLE, "the price of one GPU for an hour, such as 2.5")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins to count."""
+        cuda = pl_module.device.type == "cuda"
+        name = torch.cuda.get_device_name(pl_module.device) if cuda else ""
+        self._peak = peak_flops(name, self._precision)
+        meter_file = self._work / "hours.json"
+        self._meter = Meter(meter_file, trainer.world_size if cuda else 0, self._price)
+        self._window, self._reported = Window(), trainer.global_step
+        self._metered = self._batch_start = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """A pack has come."""
+        self._batch_start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A pack is done, and perhaps a step."""
+        step = trainer.global_step
+        due = step > self._reported and (step % self._every == 0 or step == self._num_steps)
+        if due and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # what was queued belongs to this window
+        self._window.add(self._packs.fetched.popleft(), time.monotonic() - self._batch_start)
+        if due:
+            self._reported = step
+            self._report_window(trainer, pl_module.device, step)
+
+    def _report_window(self, trainer: pl.Trainer, device: torch.device, step: int) -> None:
+        window, self._window = self._window, Window()
+        total = Window(*_over_ranks(trainer, device, astuple(window), "sum"))
+        slowest, *memory = _over_ranks(trainer, device, (window.seconds, *_peak_memory(device).values()), "max")
+        now = time.monotonic()
+        if trainer.is_global_zero:
+            self._meter.add(now - self._metered)
+        self._metered = now
+        if self._report and trainer.is_global_zero:
+            figures = rates(total, slowest, trainer.world_size, self._peak)
+            figures |= dict(zip(_peak_memory(device), memory, strict=True))
+            self._report(step, figures | self._meter.figures())
+
+
+def _over_ranks(trainer: pl.Trainer, device: torch.device, values: tuple[float, ...], how: str) -> list[float]:
+    reduced = trainer.strategy.reduce(torch.tensor(values, dtype=torch.float64, device=device), reduce_op=how)
+    assert isinstance(reduced, Tensor)
+    return reduced.tolist()
+
+
+def _peak_memory(device: torch.device) -> dict[str, float]:
+    """Of this process and its GPU, in GiB."""
+    figures = {"memory/process_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB}
+    if device.type == "cuda":
+        figures["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(device) / _GIB
+    return figures
