@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-gpu soak format lock clean
+.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-gpu soak format lock golden clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -72,6 +72,9 @@ check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
 	basedpyright
 	lint-imports
 	omnihuman config compose --check
+
+golden: setup-dev ## Write the losses anew that a change of form must leave as they are
+	@OMP_NUM_THREADS=1 python -m tests.golden
 
 bench: setup-dev bench-model ## Run every benchmark that needs no GPU
 	@python benchmarks/training_step.py

@@ -22,7 +22,8 @@ from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
-from omnihuman.training.fit import Place, StageRun, fit
+from omnihuman.training.fit import StageRun, fit
+from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
