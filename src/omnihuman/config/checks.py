@@ -24,7 +24,7 @@ MODALITIES = ("base", "audio", "pose")
 STRENGTH = ("text", "reference", "audio", "pose")
 """From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
-_MAY_BE_ZERO = ("warmup_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
+_MAY_BE_ZERO = ("warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "processes_per_node", "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
