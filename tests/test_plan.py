@@ -123,8 +123,8 @@ def test_speed_is_unknown_until_it_is_measured(tmp_path: Path, monkeypatch: pyte
     assert [step for step, _ in told] == [1, 2, 3, 4], "every metric was handed on"
 
     after = planned()
-    assert after["tokens a second"] == f"{4 * TOKENS:,.0f}" and after["GiB a rank, at most"] == "3.50"
-    assert after["hours"] == "1.00" and after["cost"] == "5.00"
+    assert after["tokens a second"] == f"{4 * TOKENS:,.0f}" and after["GiB a rank, at most"] == "3.5"
+    assert after["hours"] == "1" and after["cost"] == "5.00"
     for other in (
         planned(replace(RUN, training=Training(global_batch_size=8))),
         planned(replace(RUN, model=replace(CONFIG, num_single_blocks=2))),

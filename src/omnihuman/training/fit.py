@@ -25,6 +25,7 @@ from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
 from omnihuman.training.packing import TokenCounts
 from omnihuman.training.place import Place
+from omnihuman.training.profile import StepTrace
 from omnihuman.training.progress import CurveReport, ProgressLines
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
@@ -160,7 +161,9 @@ def _callbacks(
     average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
     first = place.ranks.first
     steps, report = run.stage.steps, place.report if first else None
+    traced = place.compute.profile_steps if first else 0
     return [
+        *([StepTrace(place.work, traced)] if traced else []),
         Throughput(packs, run.training, steps, place.ranks, place.work, report),
         *([average] if average else []),
         *insight(run.stage, run.training, run.diffusion, place, average),

@@ -162,7 +162,7 @@ def _time(
     speed = find_speed(work_of(run, compute, placed, device), tokens)
     per_step = tokens * run.training.global_batch_size
     unmeasured = "nothing measured for this model, device and placement: a short run of it measures"
-    peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.2f}"
+    peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.3g}"
     measured = f"measured {speed.measured}" if speed else unmeasured
     yield "GiB a rank, at most", peak, f"{measured}, with activations" if speed else measured
     yield "steps", f"{run.stage.steps:,}", ""
@@ -173,14 +173,14 @@ def _time(
         yield "cost", _UNKNOWN, ""
         return
     hours = run.stage.steps * per_step / speed.tokens_per_second / 3600
-    yield "hours", f"{hours:.2f}", "of training steps; validation and checkpoints come on top"
+    yield "hours", f"{hours:.3g}", "of training steps; validation and checkpoints come on top"
     cost = _UNKNOWN if price is None else f"{hours * placed.world_size * price:.2f}"
     note = "set OMNIHUMAN_GPU_HOUR_PRICE" if price is None else f"{placed.world_size} device(s) at {price:g} an hour"
     yield "cost", cost, note
 
 
 def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / _GIB:.2f}"
+    return f"{num_bytes / _GIB:.3g}"
 
 
 def _price(environment: Mapping[str, str]) -> float | None:
