@@ -110,12 +110,12 @@ def test_a_stage_without_sound_and_pose_has_nothing_to_look_at(tmp_path: Path) -
 
 def of_ranks(folder: Path, strategy: str, num_ranks: int) -> Figures:
     """All figures of a stage that real processes train, as the first one left them."""
+    encoded_clips(folder / "encoded")
     write_project(
         folder, compute__strategy=strategy, training__validate_every_steps=2, training__validation_clips=3,
         training__probe_every_steps=4, training__ema_decay=0.5, stage__activate__audio=0.9, stage__steps=4,
         stage__introduces=["audio"], sampling__num_steps=2,
     )  # fmt: skip
-    encoded_clips(folder / "encoded")
     work = folder / strategy / "work"
     command = rank_command(num_ranks, work, folder / strategy / "models")
     command[command.index("omnihuman.training.rank")] = "omnihuman.cli.rank"
