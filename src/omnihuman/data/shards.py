@@ -79,6 +79,12 @@ class Encoders:
         """Hash of all that decides what a clip is encoded to; every shard carries it."""
         return content_key(**{name: value for name, value in asdict(self).items() if not name.endswith("_weights")})
 
+    def same_networks(self, other: "Encoders") -> bool:
+        """Whether both mean the same things by their numbers, whatever the sizes and lengths of their clips."""
+        networks = ("video_codec", "speech_encoder", "text_encoder")
+        names = [*networks, *(f"{network.split('_')[0]}_weights_sha256" for network in networks)]
+        return self.widths == other.widths and all(getattr(self, name) == getattr(other, name) for name in names)
+
     def save(self, path: Path) -> None:
         """Publishes the description as JSON."""
         with publish(path) as temporary:

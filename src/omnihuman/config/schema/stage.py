@@ -81,8 +81,11 @@ class Stage:
     """Whether it is trained. A stage that is not leaves params.yaml, and its parent becomes its children's."""
     parent: str | None = None
     """Stage whose weights this one starts from."""
+    base: str = ""
+    """Folder of an imported base (`omnihuman checkpoint import`) that a stage without a parent starts from; empty: it
+    starts from random weights."""
     starts_from: str = ""
-    """What DVC hashes before the stage: set by composition from `parent`."""
+    """What DVC hashes before the stage: set by composition from `parent` and `base`."""
     introduces: tuple[str, ...] = ()
     """Modalities that become active here; without newly eligible clips the parent's weights pass on."""
     frozen: tuple[str, ...] = ()
