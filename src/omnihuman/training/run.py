@@ -20,7 +20,7 @@ from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import Encoders, ShardReader, load_empty_text, place_of_shards
 from omnihuman.errors import UserError
-from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
+from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.model.prediction import Departure
@@ -29,7 +29,7 @@ from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.freezing import freeze
 from omnihuman.training.module import StageModule
-from omnihuman.training.packing import TokenCounts
+from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.progress import CurveReport, ProgressLines, Report
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.shares import log_draws
@@ -144,6 +144,11 @@ def _initial_model(
         if isinstance(model.prediction, Departure):
             model.prediction.latent_std.copy_(latent_std(samples, encoded))
         return model, ("text", "reference")
+    if not (weights := models / run.stage.parent / WEIGHTS).is_file():
+        raise UserError(
+            f"stages.{run.name}.parent is {run.stage.parent}: {weights} is missing, run"
+            f" `dvc repro train@{run.stage.parent}` first"
+        )
     model, parent = load_model(models / run.stage.parent)
     if parent.model != run.model or parent.encoders != encoders:
         raise UserError(
@@ -198,8 +203,11 @@ def _fit(
     )
     log_draws(order, samples, settings)
     tokens = TokenCounts(samples, encoders, run.model.patch_size)
+    division = Division(run.stage.batching.max_tokens_per_pack, tokens=tokens)
+    division.check(len(samples), run.training.global_batch_size, run.name)
     empty_text = load_empty_text(encoded)
-    batches = StagePacks(samples, place_of_shards(encoded), order, settings, empty_text, tokens=tokens)
+    shards = place_of_shards(encoded)
+    batches = StagePacks(samples, shards, order, settings, empty_text, tokens=tokens, encoders=encoders)
     checkpoint_activations(model, run.training.activation_checkpointing)
     if run.training.compile:
         compile_blocks(model)
