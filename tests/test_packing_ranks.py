@@ -147,16 +147,19 @@ def test_gradients_of_packs_and_ranks_add_up_to_those_of_the_step(tmp_path: Path
         torch.testing.assert_close(gradient(world_size, of_stage), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_what_cannot_be_divided_is_named(tmp_path: Path) -> None:
-    write_encoded(tmp_path / "encoded", [(True, True)] * 3)
-    tokens = TokenCounts(pd.read_parquet(tmp_path / "encoded" / "samples.parquet"), ENCODERS, 1)
+def test_what_cannot_be_divided_is_named() -> None:
+    tokens = TokenCounts(pd.DataFrame({"width": [32] * 3, "height": 32}), ENCODERS, 1)
+    Division(world_size=2, tokens=tokens).check(3, 8, "3_pose")
     with pytest.raises(UserError, match="4 ranks for 3 training clips: start at most 3"):
-        packs_of(tmp_path, NATIVE, world_size=4)
+        Division(world_size=4).check(3, 8, "3_pose")
     with pytest.raises(UserError, match=r"training.global_batch_size is 8: no multiple of the 3 ranks, set 9"):
-        packs_of(tmp_path, NATIVE, world_size=3)
-    small = replace(NATIVE, batching=Batching("native", 50))
+        Division(world_size=3).check(3, 8, "3_pose")
     with pytest.raises(UserError, match=r"stages.3_pose.batching.max_tokens_per_pack is 50: the largest clip has 70"):
-        packs_of(tmp_path, small, tokens=tokens)
+        Division(50, tokens=tokens).check(3, 8, "3_pose")
+    draws = [Draw(0, index) for index in range(8)]
+    assert [len(packs) for packs in Division(140, 2, tokens).packs(draws, 3)] == [3, 3]
+    with pytest.raises(UserError, match="8 samples of at most 70 tokens do not fit 1 packs of max_tokens_per_pack"):
+        Division(140, 2, tokens).packs(draws, 1)
 
 
 def test_packs_of_a_large_corpus_are_full() -> None:

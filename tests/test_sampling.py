@@ -1,5 +1,6 @@
 """The knobs of a stage on a corpus of which 13% is eligible: mix, activation, guidance dropout, text alone, phases."""
 
+import contextlib
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.test_training import FIRST
 from tests.tiny import random_model, write_encoded
 
-from omnihuman.config.compose import compose
+from omnihuman.config.compose import compose, dump
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import (
     Activation,
@@ -22,9 +24,12 @@ from omnihuman.config.schema.stage import (
     StageData,
 )
 from omnihuman.errors import UserError
+from omnihuman.model.checkpoint import load_model
+from omnihuman.pipeline.graph import nodes
 from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.freezing import freeze
 from omnihuman.training.module import sample_losses
+from omnihuman.training.run import train_stage
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.shares import log_draws, realised_shares
 
@@ -180,6 +185,22 @@ def test_native_batches_hold_many_sizes_at_the_same_shares() -> None:
     assert samples["audio_eligible"].to_numpy()[rows].mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_stage_0_is_composed_in_and_the_graph_follows(tmp_path: Path) -> None:
+    assert list(compose("demo", conf=CONF).stages) == list(STAGES), "the demo trains none"
+    params = compose("demo", ["stages.0_text_video.active=true"], CONF)
+    assert list(params.stages) == ["0_text_video", *STAGES]
+    assert params.stages["1_text_image"].parent == "0_text_video" and params.stages["0_text_video"].parent is None
+    for name in ("dvc.yaml", ".dvc"):
+        (tmp_path / name).symlink_to(CONF.parent / name)
+    (tmp_path / "params.yaml").write_text(dump(params))
+    with contextlib.chdir(tmp_path):
+        graph = nodes(tmp_path)
+    assert graph["train@0_text_video"].after == ("encode",)
+    assert graph["train@1_text_image"].after == ("encode", "train@0_text_video")
+    with pytest.raises(UserError, match=r"stages.2_audio.starts_from is set by composition"):
+        compose("demo", ["stages.2_audio.starts_from=x"], CONF)
+
+
 def test_repeats_are_logged_and_too_many_are_a_warning(caplog) -> None:
     caplog.set_level(logging.INFO)
     samples = corpus(1000)
@@ -219,3 +240,32 @@ def test_frozen_and_trainable_parameters_are_counted_and_stay_put() -> None:
         freeze(model, ("hands",), "2_audio")
     with pytest.raises(UserError, match="nothing is left to train"):
         freeze(model, ("base", "audio", "pose"), "2_audio")
+
+
+def test_a_missing_parent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    second = replace(FIRST, name="2_audio", stage=Stage(parent="1_text_image", introduces=("audio",)))
+    with pytest.raises(UserError, match=r"stages.2_audio.parent is 1_text_image: .* `dvc repro train@1_text_image`"):
+        train_stage(second, tmp_path / "encoded", tmp_path / "models")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stage_leaves_what_is_frozen_as_it_was_and_keeps_the_counts(tmp_path: Path, monkeypatch, optimizer) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    training = replace(FIRST.training, optimizer=optimizer)
+    train_stage(replace(FIRST, training=training), tmp_path / "encoded", tmp_path / "models")
+    stage = Stage(parent=FIRST.name, introduces=("audio",), steps=2, frozen=("base",), activate=Activation(1, 1, 1, 0))
+    train_stage(
+        replace(FIRST, name="2_audio", stage=stage, training=training), tmp_path / "encoded", tmp_path / "models"
+    )
+    (before, _), (after, description) = (load_model(tmp_path / "models" / name) for name in (FIRST.name, "2_audio"))
+    moved = {name for name, tensor in after.state_dict().items() if not tensor.equal(before.state_dict()[name])}
+    assert moved and not any(name.startswith("base.") for name in moved)
+    frozen = sum(p.numel() for name, p in after.named_parameters() if name.startswith("base."))
+    assert description.parameters == {
+        "frozen": frozen,
+        "trainable": sum(p.numel() for p in after.parameters()) - frozen,
+    }

@@ -16,7 +16,10 @@ import pytest
 from tests.test_training import FIRST
 from tests.tiny import ENCODERS, random_clip, write_encoded
 
+from omnihuman.batch import Sound
 from omnihuman.data.shards import EncodedClip, Encoders, ShardReader, load_clip, place_of_shards, save_shard
+from omnihuman.data.speech_features import speech_features, to_int16, with_speech
+from omnihuman.encoders.speech import LogMel
 from omnihuman.errors import UserError
 from omnihuman.storage.ranges import LocalFiles, files_at
 from omnihuman.training.run import train_stage
@@ -149,7 +152,8 @@ def other_codec() -> Encoders:
     return replace(ENCODERS, video_codec="wan", video_weights="anywhere")
 
 
-ONE_CLIP = random_clip(np.random.default_rng(0))
+def one_clip(name: str) -> list[tuple[str, EncodedClip]]:
+    return [(name, random_clip(np.random.default_rng(0)))]
 
 
 @pytest.mark.parametrize(
@@ -161,8 +165,8 @@ ONE_CLIP = random_clip(np.random.default_rng(0))
         (lambda path: path.write_bytes((16).to_bytes(8, "little") + b"x" * 99), "no safetensors file"),
         (lambda path: path.write_bytes((4).to_bytes(8, "little") + b"[1] "), "no safetensors file"),
         (lambda path: path.unlink(), "cannot be read: No such file"),
-        (lambda path: save_shard(path, [("clip-0", ONE_CLIP)], other_codec()), "encoded by others"),
-        (lambda path: save_shard(path, [("clip-9", ONE_CLIP)], ENCODERS), "does not hold clip-0"),
+        (lambda path: save_shard(path, one_clip("clip-0"), other_codec()), "encoded by others"),
+        (lambda path: save_shard(path, one_clip("clip-9"), ENCODERS), "does not hold clip-0"),
     ],
 )  # fmt: skip
 def test_a_broken_shard_stops_the_stage_before_a_model_is_made(tmp_path: Path, monkeypatch, breaks, said: str) -> None:
@@ -178,3 +182,17 @@ def test_a_broken_shard_stops_the_stage_before_a_model_is_made(tmp_path: Path, m
 def test_paths_of_the_weights_do_not_make_another_codec() -> None:
     assert replace(ENCODERS, video_weights="elsewhere").fingerprint == ENCODERS.fingerprint
     assert other_codec().fingerprint != ENCODERS.fingerprint
+
+
+@pytest.mark.parametrize("has_sound", [True, False])
+def test_features_that_were_not_stored_are_made_of_the_sound(has_sound: bool) -> None:
+    random = np.random.default_rng(0)
+    clip = random_clip(random)
+    sound = Sound(random.uniform(-0.3, 0.3, 30 * 640).astype(np.float32), 16_000) if has_sound else None
+    stored = replace(clip, sound=to_int16(sound), speech=speech_features(LogMel(), sound, 30, 25.0))
+    assert with_speech(stored, ENCODERS) is stored
+    without = replace(stored, speech=stored.speech[:0])
+    made = with_speech(without, ENCODERS).speech
+    assert made.dtype == np.float16 and made.any() == has_sound
+    np.testing.assert_allclose(made, stored.speech, atol=5e-3)
+    assert not with_speech(without, ENCODERS, needed=False).speech.any()

@@ -34,7 +34,7 @@ class EncodedClip:
     starts: np.ndarray  # int32 [windows], first frame of each window at model time
     references: np.ndarray  # float16 [pictures, C, h, w], single frames spread over the clip
     reference_frames: np.ndarray  # int32 [pictures]
-    speech: np.ndarray  # float16 [F, speech layers, speech width], zero rows without sound
+    speech: np.ndarray  # float16 [F, speech layers, speech width], F = 0: not stored
     sound: np.ndarray  # int16 [samples] at 16 kHz, empty without sound
     keypoints: np.ndarray  # float32 [F, K, 3], zeros where none were declared
     text: np.ndarray  # float16 [L, text width]
@@ -181,7 +181,7 @@ class ShardReader:
             clips: ids of the clips that each shard is to hold, by its name.
         """
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = threads.map(lambda name: list(self._problems(name, clips[name], encoders)), clips)
+            found = threads.map(lambda shard: list(self._problems(shard, clips[shard], encoders)), clips)
             problems = [problem for of_shard in found for problem in of_shard]
         if problems:
             more = f"\nand {len(problems) - 5} more" if len(problems) > 5 else ""

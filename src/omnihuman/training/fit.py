@@ -85,8 +85,17 @@ def fit(
         log_draws(order, samples, settings)
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
     text = load_empty_text(place.encoded)
-    order_of_packs, shards = cast(SampleOrder, micro_steps), place_of_shards(place.encoded)
-    packs = StagePacks(samples, shards, order_of_packs, settings, text, ranks.rank, ranks.size, tokens)
+    packs = StagePacks(
+        samples,
+        place_of_shards(place.encoded),
+        cast(SampleOrder, micro_steps),
+        settings,
+        text,
+        ranks.rank,
+        ranks.size,
+        tokens,
+        encoders=description.encoders,
+    )
     packs.first_step = newest.manifest.step * training.accumulate if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:

@@ -192,6 +192,11 @@ def _initial_model(
         if isinstance(model.prediction, Departure):
             model.prediction.latent_std.copy_(latent_std(samples, encoded))
         return model, ("text", "reference")
+    if run.stage.parent and not (start / WEIGHTS).is_file():
+        raise UserError(
+            f"stages.{run.name}.parent is {run.stage.parent}: {start / WEIGHTS} is missing, run"
+            f" `dvc repro train@{run.stage.parent}` first"
+        )
     model, parent = load_model(start)
     if run.stage.parent and (parent.model != run.model or parent.encoders != encoders):
         raise UserError(
