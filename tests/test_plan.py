@@ -142,6 +142,7 @@ def test_speed_is_unknown_until_it_is_measured(tmp_path: Path, monkeypatch: pyte
         planned(replace(RUN, training=Training(global_batch_size=8))),
         planned(replace(RUN, model=replace(CONFIG, num_single_blocks=2))),
         planned(placed=Placement(processes=4)),
+        planned(replace(RUN, name="2_audio")),
         planned(replace(RUN, stage=replace(RUN.stage, frozen=("text",)))),
     ):
         assert other["tokens a second"] == "unknown"

@@ -31,6 +31,8 @@ _LIKE = 0.1
 class Work:
     """What decides how fast a stage trains."""
 
+    stage: str
+    """By name: which conditions are on decides too."""
     device: str
     nodes: int
     processes: int
@@ -66,6 +68,7 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
     """The part of the configuration that decides about speed."""
     training = run.training
     return Work(
+        run.name,
         device,
         placed.nodes,
         placed.processes,
