@@ -118,6 +118,19 @@ def test_a_killed_caller_leaves_the_job_and_the_next_attaches_and_ends_it(tmp_pa
 
 
 @pytest.mark.slow
+def test_whoever_attaches_to_the_job_of_another_checkout_gets_the_model_too(tmp_path: Path) -> None:
+    first = start(tmp_path, "middle")
+    assert wait_until(lambda: bool(reported(tmp_path)), 60)
+    first.kill()
+    first.wait()
+    seen: list[int] = []
+    job = replace(job_in(tmp_path, "middle", {}), models=tmp_path / "elsewhere")
+    run_job(job, lambda step, _: seen.append(step))
+    assert (tmp_path / "models/middle/ranks").is_file() and (tmp_path / "elsewhere/middle/ranks").is_file()
+    assert seen[:3] == [1, 2, 3] and programs(tmp_path) == []
+
+
+@pytest.mark.slow
 def test_ranks_of_a_killed_torchrun_end_and_the_next_call_starts_again(tmp_path: Path) -> None:
     caller = start(tmp_path, "long")
     assert wait_until(lambda: last_step(tmp_path) > 3, 60)

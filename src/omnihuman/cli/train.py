@@ -52,7 +52,7 @@ def _train(args: argparse.Namespace) -> int:
     try:
         _train_tracked(run, params, placed)
     except JobFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)  # what a rank had to say stands above it
         return error.exit_code
     return 0
 
