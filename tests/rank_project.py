@@ -1,15 +1,22 @@
 """A small encoded corpus with its params.yaml, on which real ranks train."""
 
+import json
+import multiprocessing
 import os
-import subprocess
+import resource
+import signal
+import socket
 import sys
-from collections.abc import Mapping
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from tests.tiny import CONFIG, write_encoded
+
+from omnihuman.training.rank import main
 
 ROOT = Path(__file__).parents[1]
 STAGE = "1_text_image"
@@ -36,21 +43,87 @@ def write_project(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def rank_command(num_ranks: int, work: Path, models: Path, stage: str = STAGE) -> list[str]:
-    """The command of a stage: alone, or under torchrun with `num_ranks` processes."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks), "-m"] if num_ranks else []
-    places = ["--encoded", "encoded", "--models", str(models), "--work", str(work)]
-    return [sys.executable, "-m", *launcher, "omnihuman.training.rank", stage, *places]
+def rank_arguments(folder: Path, name: str, stage: str = STAGE) -> list[str]:
+    """Of a rank whose work is in `name`/work and whose model comes into `name`/models."""
+    return [stage, "--encoded", "encoded", "--models", str(folder / name / "models"), "--work", str(work(folder, name))]
 
 
-def rank_environment(**more: str) -> Mapping[str, str]:
-    """Of ranks: one thread each, this checkout."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", **more}
+def work(folder: Path, name: str) -> Path:
+    return folder / name / "work"
 
 
-def train(folder: Path, num_ranks: int, name: str) -> subprocess.CompletedProcess[str]:
-    """Trains a stage with its work in `name`/work and its model in `name`/models."""
-    command = rank_command(num_ranks, folder / name / "work", folder / name / "models")
-    return subprocess.run(
-        command, cwd=folder, env=rank_environment(), capture_output=True, text=True, check=False, timeout=300
-    )
+def losses(folder: Path, name: str) -> list[float]:
+    """Of the steps finished so far."""
+    path = work(folder, name) / "metrics.jsonl"
+    whole = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
+    steps = [line for line in map(json.loads, whole) if "loss" in line["metrics"]]
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    return [step["metrics"]["loss"] for step in steps]
+
+
+class Ranks:
+    """Real processes of a stage, started as torchrun does but from a process that has imported all, in a second."""
+
+    def __init__(
+        self, folder: Path, num_ranks: int, name: str, stage: str = STAGE, max_file_bytes: int | None = None
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["omnihuman.training.rank", "tests.rank_project"])
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.log = folder / f"{name}.log"
+        self.log.write_text("")
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+        sizes = {"WORLD_SIZE": str(max(1, num_ranks)), "LOCAL_WORLD_SIZE": str(max(1, num_ranks))}
+        numbers = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
+        environments = [{**shared, **sizes, **number} for number in numbers] or [{}]
+        arguments = rank_arguments(folder, name, stage)
+        self.processes = [
+            context.Process(target=_rank, args=(folder, self.log, environment, arguments, max_file_bytes))
+            for environment in environments
+        ]
+        for process in self.processes:
+            process.start()
+
+    def send(self, number: int) -> None:
+        """A signal to all ranks."""
+        for process in self.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    def alive(self) -> bool:
+        """Whether any rank is."""
+        return any(process.is_alive() for process in self.processes)
+
+    def codes(self) -> list[int | None]:
+        """Exit codes, when all have ended; the others are ended as torchrun does when one has failed."""
+        while self.alive():
+            if any(process.exitcode for process in self.processes):
+                time.sleep(1)
+                self.send(signal.SIGKILL)
+            time.sleep(0.05)
+        for process in self.processes:
+            process.join()
+        return [process.exitcode for process in self.processes]
+
+    def end_with(self, code: int) -> str:
+        """Waits until all have ended with this exit code, and returns what they printed."""
+        codes = self.codes()
+        said = self.log.read_text()
+        assert set(codes) == {code}, f"{codes}: {said[-3000:]}"
+        return said
+
+
+def _rank(
+    folder: Path, log: Path, environment: dict[str, str], arguments: list[str], max_file_bytes: int | None
+) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))

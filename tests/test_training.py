@@ -74,7 +74,7 @@ def test_order_is_a_pure_function_of_the_step():
     samples = pd.DataFrame(
         {"audio_eligible": [True, False] * 6, "pose_eligible": [False] * 12, "width": [32] * 6 + [48] * 6, "height": 32}
     )
-    one, two = (SampleOrder(samples, Mix(audio_eligible=0.8), 4, 17, "2_audio") for _ in range(2))
+    one, two = (SampleOrder(samples, Stage(mix=Mix(audio_eligible=0.8)), 4, 17, "2_audio") for _ in range(2))
     assert [one.batch(s) for s in range(20)] == [two.batch(s) for s in range(20)]
     assert one.batch(3) != one.batch(4)
     for step in range(20):
@@ -86,11 +86,11 @@ def test_order_is_a_pure_function_of_the_step():
 def test_batches_carry_conditions_of_eligible_clips_only(tmp_path):
     write_encoded(tmp_path / "encoded", [(True, False), (False, True)])
     samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
-    order = SampleOrder(samples, Mix(), 8, 17, "3_pose")
+    order = SampleOrder(samples, Stage(), 8, 17, "3_pose")
     everything = replace(settings(Activation(1, 1, 1, 1)), stage_name="3_pose")
     batches = StagePacks(samples, tmp_path / "encoded", order, everything, np.zeros((1, 64), np.float32))
     rows = np.array([draw.row for draw in order.batch(0)])
-    (part,) = batches.pack(0)
+    ((part,),) = batches.packs(0)
     conditions = part.conditions
     assert conditions.audio_on.tolist() == (rows == 0).tolist()
     assert conditions.pose_on.tolist() == (rows == 1).tolist()

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from omnihuman.cli.parsing import Adder
+from omnihuman.errors import UserError
 
 _PLACE = "folder in diffusers' layout (the transformer's or a whole pipeline's), or a hub id, owner/name[@revision]"
 
@@ -55,6 +56,21 @@ def add_verbs(add: Adder) -> None:
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="to run in (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="of torch, e.g. cuda (default: %(default)s)")
+    parser = add(
+        "consolidate",
+        _consolidate,
+        "make a model of a stage's checkpoint, of one process or of many ranks",
+        "omnihuman checkpoint consolidate ~/.omnihuman/work/KEY/checkpoints/step-00000400 models/at_400",
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a folder step-N below a stage's work")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder: model.safetensors and model.json")
+    parser = add(
+        "reshard",
+        _reshard,
+        "make a ZeRO checkpoint fit any number of ranks; training does so itself, with all GPUs waiting",
+        "omnihuman checkpoint reshard ~/.omnihuman/work/KEY/checkpoints/step-00000400",
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a folder step-N, which is replaced")
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -112,3 +128,24 @@ def _verify(args: argparse.Namespace) -> int:
     compared = verify_base(args.path, variant=args.variant, dtype=args.dtype, device=args.device)
     print("\n".join(compared.lines()))
     return 0 if compared.matches else 1
+
+
+def _consolidate(args: argparse.Namespace) -> int:
+    from omnihuman.storage.files import publish_folder
+    from omnihuman.training.zero import consolidate
+
+    if args.out.exists():
+        raise UserError(f"{args.out} exists: name a new folder")
+    with publish_folder(args.out) as folder:
+        description = consolidate(args.path, folder)
+    print(f"{args.out}: {description.stage} after {description.num_steps} steps")
+    if description.note:
+        print(description.note)
+    return 0
+
+
+def _reshard(args: argparse.Namespace) -> int:
+    from omnihuman.training.zero import reshard
+
+    print(f"{reshard(args.path)}: any number of ranks goes on from it")
+    return 0

@@ -9,24 +9,41 @@ from omnihuman.data.shards import EncodedClip
 from omnihuman.encoders.video_codec import num_frames
 
 
-def choose_reference(clip: EncodedClip, window: int, random: np.random.Generator) -> int:
-    """A reference picture from outside the window where there is one, or the model learns to copy the first frame."""
+def choose_reference(
+    clip: EncodedClip, window: int, random: np.random.Generator, num_latents: int | None = None
+) -> int:
+    """A reference picture from outside the window where there is one, or the model learns to copy the first frame.
+
+    Args:
+        num_latents: to which the window is cut; none: it stays whole.
+    """
     start = clip.starts[window]
-    end = start + num_frames(clip.latents.shape[2])
+    end = start + num_frames(num_latents or clip.latents.shape[2])
     outside = np.flatnonzero((clip.reference_frames < start) | (clip.reference_frames >= end))
     return int(random.choice(outside if len(outside) else len(clip.reference_frames)))
 
 
-def window_inputs(clip: EncodedClip, window: int, reference: int, text: np.ndarray) -> SegmentInputs:
-    """What one window of a clip offers as conditions."""
+def window_latents(clip: EncodedClip, window: int, num_latents: int | None = None) -> np.ndarray:
+    """float16 [C, T, h, w]: the first latents of a window, which a causal codec makes of its first frames alone."""
+    return clip.latents[window, :, :num_latents]
+
+
+def window_inputs(
+    clip: EncodedClip, window: int, reference: int, text: np.ndarray, num_latents: int | None = None
+) -> SegmentInputs:
+    """What one window of a clip offers as conditions.
+
+    Args:
+        num_latents: to which the window is cut; none: it stays whole.
+    """
     start = int(clip.starts[window])
-    latents = clip.latents[window]
-    num_latents = latents.shape[1]
+    latents = window_latents(clip, window, num_latents)
+    length = latents.shape[1]
     return SegmentInputs(
         text=text,
         reference=clip.references[reference],
         reference_keypoints=clip.keypoints[clip.reference_frames[reference]],
-        speech=speech_windows(clip.speech.astype(np.float32), start, num_latents),
-        keypoints=clip.keypoints[start : start + num_frames(num_latents)],
+        speech=speech_windows(clip.speech.astype(np.float32), start, length),
+        keypoints=clip.keypoints[start : start + num_frames(length)],
         motion=latents[:, :NUM_MOTION_LATENTS],
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 from omnihuman.batch import KEYPOINT_SETS
@@ -13,16 +12,13 @@ from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.split import Split
-from omnihuman.config.schema.stage import Stage, Training
+from omnihuman.config.schema.stage import Training
+from omnihuman.config.stage_checks import SHORTEST_WINDOW, check_stages
 from omnihuman.errors import UserError
 
 LATENT_PIXELS = 8
 """Every video codec here maps 8 x 8 pixels to one latent position."""
-SHORTEST_WINDOW = 9
-"""Frames of a segment that adds something to the five motion frames."""
 MODALITIES = ("base", "audio", "pose")
-STRENGTH = ("text", "reference", "audio", "pose")
-"""From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _MAY_BE_ZERO = ("warmup_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
 _AT_LEAST_ONE = (
@@ -53,7 +49,10 @@ _COMPUTE = {
     "strategy": ("single", "zero2", "zero3"),
     "offload": ("none", "optimizer", "all"),
 }
-_SHARE_ENDINGS = ("_share", "_eligible", "activate.text", "activate.reference", "activate.audio", "activate.pose")
+_SHARE_ENDINGS = (
+    "_share", "_eligible", "_fraction", ".share", "activate.text", "activate.reference", "activate.audio",
+    "activate.pose", "guidance_dropout.everything", "guidance_dropout.text",
+)  # fmt: skip
 
 
 def check(params: Params) -> None:
@@ -67,8 +66,7 @@ def check(params: Params) -> None:
         *_check_model(params.model),
         *_check_training(params.training),
         *_check_compute(params.compute, params.training),
-        *_check_parents(params.stages),
-        *_check_activations(params.stages),
+        *check_stages(params.stages, params.encode),
     ]
     if problems:
         raise UserError("\n".join(problems))
@@ -226,44 +224,3 @@ def _check_choices(section: str, config: Any, choices: dict[str, tuple[str, ...]
     for key, known in choices.items():
         if (value := getattr(config, key)) not in known:
             yield f"{section}.{key}: unknown '{value}', expected one of {', '.join(known)}"
-
-
-def _check_parents(stages: dict[str, Stage]) -> Iterator[str]:
-    roots = [name for name, stage in stages.items() if stage.parent is None]
-    if stages and roots != [min(stages)]:
-        yield f"stages: only {min(stages)} starts without a parent, but so do {', '.join(roots) or 'none'}; set parent"
-    for name, stage in stages.items():
-        if stage.parent is not None and stage.parent not in stages:
-            yield f"stages.{name}.parent is {stage.parent}: no such stage, one of {', '.join(stages)}"
-        elif name in ancestors(name, stages):
-            yield f"stages.{name}.parent is {stage.parent}: the stages form a circle, set an earlier parent"
-
-
-def ancestors(name: str, stages: dict[str, Stage]) -> list[str]:
-    """The stages that come before `name`, nearest first; ends at a circle."""
-    line: list[str] = []
-    parent = stages[name].parent
-    while parent in stages and parent not in line:
-        line.append(parent)
-        parent = stages[parent].parent
-    return line
-
-
-def _check_activations(stages: dict[str, Stage]) -> Iterator[str]:
-    for name, stage in stages.items():
-        ratios = asdict(stage.activate)
-        for weak, strong in pairwise(STRENGTH):
-            if ratios[strong] > ratios[weak]:
-                yield (
-                    f"stages.{name}.activate.{strong} is {ratios[strong]}: the stronger a condition, the lower its"
-                    f" ratio (OmniHuman-1, sec. 3.3); set it to at most activate.{weak} ({ratios[weak]})"
-                )
-        introduced = {modality for line in (name, *ancestors(name, stages)) for modality in stages[line].introduces}
-        for modality in introduced - {"audio", "pose"}:
-            yield f"stages.{name}.introduces holds {modality!r}: a stage introduces audio or pose"
-        for modality in ("audio", "pose"):
-            if ratios[modality] > 0 and modality not in introduced:
-                yield (
-                    f"stages.{name}.activate.{modality} is {ratios[modality]}: no stage up to this one introduces"
-                    f" {modality}; set it to 0 or add {modality} to introduces"
-                )

@@ -14,6 +14,7 @@ from omnihuman.config.checks import check
 from omnihuman.config.load import PARAMS, read_yaml
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.stage import Stage
 from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
 
@@ -56,7 +57,7 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
     merged = OmegaConf.to_container(OmegaConf.merge(*(layer.tree for layer in layers)))
     recorded = {"profile": profile, "overrides": settled}
     params = instantiate(Params, recorded | cast(dict[str, Any], merged))
-    params = replace(params, collect=_settle_source(params.collect, own))
+    params = replace(params, collect=_settle_source(params.collect, own), stages=_settle_stages(params.stages))
     check(params)
     return params
 
@@ -155,6 +156,24 @@ def _validate_layers(layers: Sequence[_Layer]) -> None:
                 made |= names
             for name in sorted(names - made):
                 raise unknown_key(name, layer.where, sorted(made))
+        for name, stage in (_at(layer.tree, "stages") or {}).items():
+            if "starts_from" in (stage or {}):
+                raise UserError(f"{layer.where}: stages.{name}.starts_from is set by composition; set parent instead")
+
+
+def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
+    """Leaves out what is not active, gives its children its parent, and sets what DVC hashes before each stage."""
+    settled = {}
+    for name, stage in stages.items():
+        if not stage.active:
+            continue
+        parent, passed = stage.parent, {name}
+        while parent in stages and not stages[parent].active and parent not in passed:
+            passed.add(parent)
+            parent = stages[parent].parent
+        starts_from = f"models/{parent}" if parent else "data/encoded/encoders.json"
+        settled[name] = replace(stage, parent=parent, starts_from=starts_from)
+    return settled
 
 
 def _settle_source(collect: Collect, own: Sequence[_Layer]) -> Collect:

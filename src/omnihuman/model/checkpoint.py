@@ -38,6 +38,8 @@ class ModelDescription:
     encoders: Encoders
     source_sha256: dict[str, str] = field(default_factory=dict)
     """Of an imported base: the files that its tensors came from."""
+    parameters: dict[str, int] = field(default_factory=dict)
+    """How many the stage trained and how many it left frozen."""
 
 
 def save_model(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256
-from omnihuman.training.ranks import Ranks
+from omnihuman.training.ranks import RankError, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def _full_disk(error: Exception, folder: Path) -> Exception:
     while cause is not None:
         if (isinstance(cause, OSError) and cause.errno in _FULL) or "PytorchStreamWriter failed" in str(cause):
             free = shutil.disk_usage(folder).free / 1e9
-            return UserError(
+            return RankError(
                 f"{folder}: a checkpoint could not be written, {free:.1f} GB are free ({error}). The last good one"
                 " stays: make room, or lower training.keep_checkpoints, and start the stage again to go on from it"
             )

@@ -1,5 +1,6 @@
 """From encoded clips to training batches; every random number is a function of the sample's index."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from omnihuman.batch import Pack, TrainingBatch
 from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
-from omnihuman.conditions.windows import choose_reference, window_inputs
+from omnihuman.conditions.windows import choose_reference, window_inputs, window_latents
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
-from omnihuman.data.shards import load_clip
+from omnihuman.data.shards import EncodedClip, load_clip
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.keyed_random import generator, uniform
+from omnihuman.training.packing import Cost, Division, TokenCounts
 from omnihuman.training.sampling import Draw, SampleOrder
 
 
@@ -33,56 +35,122 @@ class SampleSettings:
     diffusion: Diffusion
 
 
-def active_conditions(settings: SampleSettings, index: int, *, has_audio: bool, has_pose: bool) -> ActiveConditions:
-    """Draws the activations of sample `index`; an ineligible clip never carries audio or pose (Principle 1)."""
+def active_conditions(
+    settings: SampleSettings,
+    index: int,
+    *,
+    has_audio: bool,
+    has_pose: bool,
+    text_only: bool = False,
+    is_picture: bool = False,
+) -> ActiveConditions:
+    """Draws the activations of sample `index`; an ineligible clip never carries audio or pose (Principle 1).
+
+    Each is a hash of (seed, stage, index, condition), so neither ranks, workers nor a resume change it.
+
+    Args:
+        text_only: trains text alone.
+        is_picture: a single frame, which has no motion frames, sound or pose.
+    """
     key = (settings.seed, settings.stage_name, index)
-    activate = settings.stage.activate
+    activate, dropout = settings.stage.activate, settings.stage.guidance_dropout
+    any_on = not (dropout.everything > 0 and uniform(*key, "drop_everything") < dropout.everything)
+    text_on = any_on and not (dropout.text > 0 and uniform(*key, "drop_text") < dropout.text)
+    more_on, drives = any_on and not text_only, any_on and not text_only and not is_picture
     return ActiveConditions(
-        text=uniform(*key, "text") < activate.text,
-        reference=uniform(*key, "reference") < activate.reference,
-        audio=has_audio and uniform(*key, "audio") < activate.audio,
-        pose=has_pose and uniform(*key, "pose") < activate.pose,
-        motion=uniform(*key, "motion") < settings.motion_frames_share,
+        text=text_on and uniform(*key, "text") < activate.text,
+        reference=more_on and uniform(*key, "reference") < activate.reference,
+        audio=drives and has_audio and uniform(*key, "audio") < activate.audio,
+        pose=drives and has_pose and uniform(*key, "pose") < activate.pose,
+        motion=not text_only and not is_picture and uniform(*key, "motion") < settings.motion_frames_share,
         reference_pose=uniform(*key, "reference_pose") < settings.reference_pose_share,
     )
 
 
 class StagePacks(IterableDataset):
-    """The packs of the steps from `first_step` on, without an end; a resumed run begins with its own step."""
+    """What one rank computes in the steps from `first_step` on, without an end; a resumed run begins with its own step.
+
+    Args:
+        samples: one row a clip, as in samples.parquet.
+        rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
+        tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
+            none: all count alike.
+        cost: of a sample by its tokens, e.g. `MeasuredCost`, by which the ranks are balanced.
+
+    Raises:
+        UserError: a step cannot be divided among so many ranks, or a clip is larger than a pack.
+    """
 
     def __init__(
-        self, samples: pd.DataFrame, encoded: Path, order: SampleOrder, settings: SampleSettings, empty_text: np.ndarray
+        self,
+        samples: pd.DataFrame,
+        encoded: Path,
+        order: SampleOrder,
+        settings: SampleSettings,
+        empty_text: np.ndarray,
+        rank: int = 0,
+        world_size: int = 1,
+        tokens: TokenCounts | None = None,
+        cost: Cost = float,
     ) -> None:
+        self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
+        self._division.check(len(samples), order.batch_size, settings.stage_name)
         self.first_step = 0
-        self._samples, self._encoded, self._order = samples, encoded, order
+        self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
+        self._encoded, self._order = encoded, order
         self._settings, self._empty_text = settings, empty_text
+        self._rank = rank
 
     def __iter__(self) -> Iterator[Pack]:
-        """Yields pack after pack."""
-        step = self.first_step
-        while True:
-            yield self.pack(step)
-            step += 1
+        """Yields pack after pack, as `packs` gives them; of several loader workers each makes its share of them."""
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        every = itertools.chain.from_iterable(map(self.draws, itertools.count(self.first_step)))
+        yield from map(self._pack, itertools.islice(every, number, None, count))
 
-    def pack(self, step: int) -> Pack:
-        """The samples of one step."""
-        return pack_samples([self._sample(draw) for draw in self._order.batch(step)])
+    def num_packs(self, step: int) -> int:
+        """How many packs a step has, on every rank alike; without `max_tokens_per_pack` it is one."""
+        return len(self.draws(step))
+
+    def packs(self, step: int) -> list[Pack]:
+        """This rank's packs of a step; their gradients add up, each pack weighed by `packing.loss_weight`."""
+        return [self._pack(draws) for draws in self.draws(step)]
+
+    def draws(self, step: int) -> list[list[Draw]]:
+        """This rank's draws of a step, those of each pack."""
+        return self._division.packs(self._order.batch(step))[self._rank]
+
+    def _pack(self, draws: list[Draw]) -> Pack:
+        return pack_samples([self._sample(draw) for draw in draws])
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
         clip = load_clip(self._encoded / row["shard"], row["clip_id"])
         active = active_conditions(
-            self._settings, draw.index, has_audio=bool(row["audio_eligible"]), has_pose=bool(row["pose_eligible"])
+            self._settings,
+            draw.index,
+            has_audio=bool(row["audio_eligible"]),
+            has_pose=bool(row["pose_eligible"]),
+            text_only=draw.text_only,
+            is_picture=draw.is_picture,
         )
-        random = generator(self._settings.seed, self._settings.stage_name, draw.index, "values")
-        window = int(random.integers(len(clip.starts)))
-        latents = torch.from_numpy(clip.latents[window]).float()
-        sigma = sigma_from_normal(torch.tensor(random.standard_normal()), self._settings.diffusion)
-        reference = choose_reference(clip, window, random)
-        inputs = window_inputs(clip, window, reference, clip.text if active.text else self._empty_text)
-        conditions = assemble(inputs, active, self._settings.max_text_tokens)
-        noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
-        return TrainingBatch(latents[None], noise[None], sigma.float()[None], conditions)
+        return make_sample(clip, draw, active, self._settings, self._empty_text)
+
+
+def make_sample(
+    clip: EncodedClip, draw: Draw, active: ActiveConditions, settings: SampleSettings, empty_text: np.ndarray
+) -> TrainingBatch:
+    """One sample: a window, a level of noise, a reference and noise, all functions of the draw's index."""
+    random = generator(settings.seed, settings.stage_name, draw.index, "values")
+    window = int(random.integers(len(clip.starts)))
+    latents = torch.from_numpy(window_latents(clip, window, draw.num_latents)).float()
+    sigma = sigma_from_normal(torch.tensor(random.standard_normal()), settings.diffusion)
+    reference = choose_reference(clip, window, random, draw.num_latents)
+    text = clip.text if active.text else empty_text
+    inputs = window_inputs(clip, window, reference, text, draw.num_latents)
+    conditions = assemble(inputs, active, settings.max_text_tokens)
+    noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
+    return TrainingBatch(latents[None], noise[None], sigma.float()[None], conditions)
 
 
 def pack_samples(samples: list[TrainingBatch]) -> Pack:

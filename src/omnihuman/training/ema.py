@@ -25,8 +25,10 @@ class Fragment:
 
 
 def fragments(model: nn.Module, rank: int) -> Iterator[Fragment]:
-    """The pieces of the master that lie on this rank; without ZeRO, the parameters themselves."""
+    """The pieces of the master that lie on this rank, of what is trained; without ZeRO, the parameters themselves."""
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if hasattr(parameter, "ds_id"):  # ZeRO-3 cuts each parameter into equal parts, the last of them padded
             from deepspeed.utils import safe_get_local_fp32_param
 
@@ -121,7 +123,10 @@ def _copy_overlap(stored: _Stored, own: Fragment) -> None:
 
 
 def averaged_weights(folder: Path, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """The whole average float32 from a checkpoint's folder, of any number of ranks; empty where there is none."""
+    """The whole average float32 from a checkpoint's folder, of any number of ranks; empty where there is none.
+
+    What is frozen has no average.
+    """
     whole = {}
     for stored in _stored(folder):
         if stored.name not in whole:

@@ -23,11 +23,13 @@ from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
+from omnihuman.training.packing import TokenCounts
 from omnihuman.training.place import Place
 from omnihuman.training.progress import CurveReport, ProgressLines
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
-from omnihuman.training.share import RankOrder
+from omnihuman.training.share import MicroSteps
+from omnihuman.training.shares import log_draws
 from omnihuman.training.strategy import trainer_arguments
 from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
@@ -75,15 +77,21 @@ def fit(
     if newest is not None and newest.manifest.step >= run.stage.steps:
         return newest
     skipped = SkippedSteps(place.work, ranks)
-    order = SampleOrder(samples, run.stage.mix, training.global_batch_size, run.seed, run.name)
-    share = RankOrder(order, ranks, training.accumulate, skipped.positions)
+    order = SampleOrder(samples, run.stage, training.global_batch_size, run.seed, run.name)
+    micro_steps = MicroSteps(order, training.accumulate, skipped.positions)
     settings = _sample_settings(run, description.encoders)
-    packs = StagePacks(samples, place.encoded, cast(SampleOrder, share), settings, load_empty_text(place.encoded))
+    if ranks.first:
+        log_draws(order, samples, settings)
+    tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
+    text = load_empty_text(place.encoded)
+    packs = StagePacks(
+        samples, place.encoded, cast(SampleOrder, micro_steps), settings, text, ranks.rank, ranks.size, tokens
+    )
     packs.first_step = newest.manifest.step * training.accumulate if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:
         compile_blocks(model)
-    watch = LossWatch(training, share, samples, skipped)
+    watch = LossWatch(training, ranks, micro_steps, packs, samples, skipped)
     module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
     loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
     if newest:

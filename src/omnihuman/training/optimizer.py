@@ -19,8 +19,8 @@ def make_optimizer(model: nn.Module, config: Training, learning_rate: float) -> 
     Muon takes steps that move a matrix alike in all directions, so that what is rare in the
     gradient is learned as fast as what dominates it. Those of modulation see one vector a sample: AdamW takes them.
     """
-    by_muon = [name for name, p in model.named_parameters() if config.optimizer == "muon" and _inside_block(name, p)]
-    parameters = dict(model.named_parameters())
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    by_muon = [name for name, p in parameters.items() if config.optimizer == "muon" and _inside_block(name, p)]
     rest = [parameter for name, parameter in parameters.items() if name not in by_muon]
     groups = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": config.weight_decay},

@@ -61,6 +61,8 @@ class ProgressLines(pl.Callback):
     ) -> None:
         """Moves the bar, or prints a line every twenty seconds and at the end."""
         step, now = trainer.global_step, time.monotonic()
+        if step == self._first:  # of the first step, not all micro-steps are done
+            return
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             if step % self._every == 0:
@@ -83,14 +85,18 @@ class CurveReport(pl.Callback):
 
     def __init__(self, module: StageModule, report: Report) -> None:
         self._module, self._report = module, report
+        self._told = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What was not handed on when the run was killed would else be missing."""
-        for step in range(1, trainer.global_step + 1):
+        self._told = trainer.global_step
+        for step in range(1, self._told + 1):
             self._report(step, self._module.metrics(step))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step that has just ended."""
-        self._report(trainer.global_step, self._module.metrics(trainer.global_step))
+        """The step that has just ended, told once however many batches it took."""
+        if trainer.global_step > self._told:
+            self._told = trainer.global_step
+            self._report(self._told, self._module.metrics(self._told))

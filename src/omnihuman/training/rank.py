@@ -20,7 +20,7 @@ from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 from omnihuman.training.fit import StageRun
 from omnihuman.training.probes import Probe
-from omnihuman.training.ranks import Ranks
+from omnihuman.training.ranks import RankError, Ranks
 from omnihuman.training.run import check_start, train_stage
 from omnihuman.training.saving import PREEMPTED, Preempted
 
@@ -80,8 +80,7 @@ def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe | None) -
         probe = make_probe(stage, params, args.encoded) if make_probe else None
         train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks, probe)
     except UserError as error:
-        # What a rank alone meets, such as its full disk, the first would not say; what all meet, all would say.
-        if ranks.first or connected:
+        if ranks.first or isinstance(error, RankError):
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except Preempted:

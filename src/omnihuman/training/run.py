@@ -16,13 +16,15 @@ from omnihuman.config.schema.compute import Compute
 from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import Encoders, load_clip
 from omnihuman.errors import UserError
-from omnihuman.model.checkpoint import ModelDescription, load_model, save_model
+from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
 from omnihuman.training.fit import StageRun, fit
+from omnihuman.training.freezing import freeze
+from omnihuman.training.identity import check_same_run
 from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
@@ -72,9 +74,12 @@ def train_stage(
         return
     place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
     check_start(run, encoded, place.compute, place.ranks)
+    check_same_run(run, models / run.stage.parent / WEIGHTS if run.stage.parent else None, place)
     samples = _training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
     model, known = _initial_model(run, samples, encoded, encoders, models)
+    counts = freeze(model, run.stage.frozen, run.name)
+    log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     description = ModelDescription(
         stage=run.name,
@@ -85,6 +90,7 @@ def train_stage(
         num_clips=_num_clips(samples),
         model=run.model,
         encoders=encoders,
+        parameters=asdict(counts),
     )
     if note:
         log.warning("%s: %s", run.name, note)
@@ -126,11 +132,16 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
         UserError: there is no training clip, or there are too many ranks.
     """
     check_ranks(compute, run.training, ranks, len(_training_samples(encoded)))
+    if (budget := run.stage.batching.max_tokens_per_pack) is not None:
+        raise UserError(
+            f"stages.{run.name}.batching.max_tokens_per_pack is {budget}: steps of different numbers of packs cannot be"
+            " trained yet; leave it out and set training.accumulate, which cuts each step into as many parts"
+        )
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
     """Hash of everything that decides the weights: equal keys resume from one another, and nothing else does."""
-    parent = models / run.stage.parent / "model.safetensors" if run.stage.parent else None
+    parent = models / run.stage.parent / WEIGHTS if run.stage.parent else None
     return content_key(
         run=asdict(run),
         code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", *_SHARED_CODE),

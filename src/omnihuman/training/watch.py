@@ -11,8 +11,9 @@ import pandas as pd
 from omnihuman.config.schema.stage import Training
 from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
+from omnihuman.training.dataset import StagePacks
 from omnihuman.training.ranks import Ranks
-from omnihuman.training.share import RankOrder
+from omnihuman.training.share import MicroSteps
 
 _RECENT = 50
 """Steps whose median a spike is measured by; fewer than a fifth of them tell nothing yet."""
@@ -29,7 +30,9 @@ class LossWatch:
     """Judges the loss of each step, alike on every rank."""
 
     config: Training
-    order: RankOrder
+    ranks: Ranks
+    order: MicroSteps
+    packs: StagePacks
     samples: pd.DataFrame
     skipped: "SkippedSteps"
 
@@ -74,12 +77,11 @@ class LossWatch:
         """Clips of the micro-steps whose loss is no number, on any rank; of all where every loss is a number."""
         first = step * self.config.accumulate
         broken = [number for number, loss in enumerate(micro_losses) if not math.isfinite(loss)]
-        ranks = self.order.ranks
-        somewhere = any(ranks.gather(bool(broken)))
+        somewhere = any(self.ranks.gather(bool(broken)))
         wanted = broken if somewhere else range(len(micro_losses))
-        rows = {draw.row for number in wanted for draw in self.order.batch(first + number)}
+        rows = {draw.row for number in wanted for draws in self.packs.draws(first + number) for draw in draws}
         names = [str(self.samples.iloc[row]["clip_id"]) for row in rows]
-        return sorted({name for part in ranks.gather(names) for name in part})
+        return sorted({name for part in self.ranks.gather(names) for name in part})
 
 
 class SkippedSteps:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from omnihuman.errors import UserError
-from omnihuman.model.checkpoint import DESCRIPTION, read_description, save_description, save_weights
+from omnihuman.model.checkpoint import DESCRIPTION, ModelDescription, read_description, save_description, save_weights
 from omnihuman.storage.files import publish_folder
 from omnihuman.training.checkpoints import MANIFEST, STATE, damage, read_manifest, write_manifest
 from omnihuman.training.ema import averaged_weights
@@ -39,14 +39,20 @@ def whole_weights(folder: Path) -> tuple[dict[str, Tensor], bool]:
     return {**weights, **average}, bool(average)
 
 
-def consolidate(folder: Path, target: Path) -> None:
-    """Writes the model of a checkpoint's folder, as a stage publishes it, into the existing folder `target`."""
+def consolidate(folder: Path, target: Path) -> ModelDescription:
+    """Writes the model of a checkpoint's folder, as a stage publishes it, into the existing folder `target`.
+
+    Raises:
+        UserError: the folder is no checkpoint, or is damaged.
+    """
+    _check_whole(folder)
     weights, averaged = whole_weights(folder)
     description = read_description(folder / DESCRIPTION)
     if averaged:
         description = replace(description, note="the weights are their moving average (training.ema_decay)")
     save_weights(target, weights)
     save_description(target, description)
+    return description
 
 
 def reshard(folder: Path) -> Path:
@@ -58,8 +64,7 @@ def reshard(folder: Path) -> Path:
     Raises:
         UserError: the folder is damaged, or no rank divided it.
     """
-    if problem := damage(folder):
-        raise UserError(f"{problem}: take an earlier checkpoint")
+    _check_whole(folder)
     manifest = read_manifest(folder)
     if manifest.num_ranks == 0:
         return folder
@@ -85,3 +90,8 @@ def _to_universal(source: Path, target: Path) -> None:
     arguments = Namespace(input_folder=str(source), output_folder=str(target), inject_missing_state=True, **options)
     with Path(devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         ds_to_universal.main(arguments)
+
+
+def _check_whole(folder: Path) -> None:
+    if problem := damage(folder):
+        raise UserError(f"{problem}: take an earlier checkpoint")

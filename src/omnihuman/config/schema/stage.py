@@ -1,4 +1,4 @@
-"""The three training stages as data."""
+"""The training stages as data."""
 
 from dataclasses import dataclass, field
 
@@ -22,17 +22,78 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One of the paper's training stages."""
+class GuidanceDropout:
+    """Probabilities beside those of activation, so that guidance knows the model without conditions.
 
+    Activation turns each condition off by itself; this turns them off together. Motion frames stay, as in guidance.
+    """
+
+    everything: float = 0.0
+    """Share of samples without text, reference, sound and pose."""
+    text: float = 0.0
+    """Share of samples without text, whatever `activate.text` says."""
+
+
+@dataclass(frozen=True)
+class StageData:
+    """What samples are made of clips."""
+
+    text_only_fraction: float = 0.0
+    """Share of draws that train text alone: no reference, motion frames, sound or pose. They come from all clips alike,
+    and the mix holds for the others."""
+    pictures_share: float = 0.0
+    """Share of draws that train a single picture, the first latent frame of a window, on text and reference."""
+    max_repeats_per_clip: float = 100.0
+    """A clip that is drawn more often over the stage is worth a warning: its pool is small for its share of the mix."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a stage, in which large or long samples may wait."""
+
+    share: float = 1.0
+    """Of the stage's steps; those of all phases add up to one."""
+    area_pixels: int | None = None
+    """Clips that were encoded larger are not drawn; none: all are."""
+    num_frames: int | None = None
+    """Windows are cut to so many frames, 4k + 1; none: they stay whole."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the draws of a step go through the network."""
+
+    sizes: str = "one_size"
+    """`one_size`: a step draws a size and then clips of it; `native`: clips of all sizes, packed without padding."""
+    max_tokens_per_pack: int | None = None
+    """A rank's part of a step is cut into packs of at most so many tokens, which fit its memory; none: one pack."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the paper's training stages, or the pretraining before them."""
+
+    active: bool = True
+    """Whether it is trained. A stage that is not leaves params.yaml, and its parent becomes its children's."""
     parent: str | None = None
     """Stage whose weights this one starts from."""
+    starts_from: str = ""
+    """What DVC hashes before the stage: set by composition from `parent`."""
     introduces: tuple[str, ...] = ()
     """Modalities that become active here; without newly eligible clips the parent's weights pass on."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that are not trained: `base`, `text`, `audio`, `pose`, or how names of parameters begin."""
     steps: int = 200
     learning_rate: float = 1e-3
     activate: Activation = field(default_factory=Activation)
+    allow_stronger_more: bool = False
+    """Accepts ratios that break the rule "the stronger a condition, the lower its ratio"."""
+    guidance_dropout: GuidanceDropout = field(default_factory=GuidanceDropout)
     mix: Mix = field(default_factory=Mix)
+    data: StageData = field(default_factory=StageData)
+    phases: dict[str, Phase] = field(default_factory=dict)
+    """By name, in their order; none: the whole stage is one."""
+    batching: Batching = field(default_factory=Batching)
 
 
 @dataclass(frozen=True)

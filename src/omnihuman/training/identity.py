@@ -1,0 +1,66 @@
+"""What a stage's work was begun with: nothing else goes on from it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omnihuman.errors import UserError
+from omnihuman.storage.files import file_sha256, publish
+from omnihuman.training.fit import Place, StageRun
+
+_NOT_OF_THE_WEIGHTS = ("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps", "log_every_steps")
+"""Keys of `training` that may change between a stop and going on."""
+
+
+def check_same_run(run: StageRun, parent: Path | None, place: Place) -> None:
+    """Compares the run with that of the work folder, or notes it there. All ranks call it.
+
+    Args:
+        parent: weights that the stage starts from.
+
+    Raises:
+        UserError: the folder is of another run; names every key that differs, with both values.
+    """
+    problem = _difference(run, parent, place) if place.ranks.first else ""
+    if problem := place.ranks.of_first(problem):
+        raise UserError(problem)
+
+
+def _difference(run: StageRun, parent: Path | None, place: Place) -> str:
+    now = dict(_flat(asdict(run))) | {
+        "data": _data_hash(place.encoded),
+        "parent": file_sha256(parent) if parent and parent.is_file() else "",
+    }
+    now = {key: value for key, value in now.items() if not key.endswith(_NOT_OF_THE_WEIGHTS)}
+    path = place.work / "run.json"
+    if not path.is_file():
+        with publish(path) as temporary:
+            temporary.write_text(json.dumps(now, indent=2))
+        return ""
+    now, begun = json.loads(json.dumps(now)), json.loads(path.read_text())
+    differing = [key for key in now | begun if now.get(key) != begun.get(key)]
+    if not differing:
+        return ""
+    lines = [f"{key} is {now.get(key)!r}, but was {begun.get(key)!r} when {place.work} was begun" for key in differing]
+    return "\n".join([*lines, "set it back to go on, or name another folder to begin the stage again"])
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _data_hash(encoded: Path) -> str:
+    """Of the table of samples, the encoders, and the shards' names and sizes: shards may be too many to read."""
+    digest = hashlib.sha256()
+    for name in ("samples.parquet", "encoders.json"):
+        digest.update(file_sha256(encoded / name).encode())
+    for path in sorted(encoded.glob("shard-*")):
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+    return digest.hexdigest()

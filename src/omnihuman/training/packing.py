@@ -1,0 +1,137 @@
+"""How the draws of one step divide into packs: over the ranks by what they cost, within a rank by what fits.
+
+A pure function of the draws: all ranks come to the same division without a word between them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from omnihuman.batch import Pack
+from omnihuman.data.shards import Encoders
+from omnihuman.encoders.video_codec import SPATIAL_FACTOR, num_latent_frames
+from omnihuman.errors import UserError
+from omnihuman.training.sampling import Draw
+
+Cost = Callable[[int], float]
+"""What a sample of so many tokens costs, in any unit."""
+
+
+@dataclass(frozen=True)
+class MeasuredCost:
+    """Seconds of a sample by its tokens, from measured lengths; attention makes long ones dearer than in proportion."""
+
+    tokens: tuple[int, ...]
+    """Measured lengths, rising."""
+    seconds: tuple[float, ...]
+
+    def __call__(self, tokens: int) -> float:
+        """Linear between the measured lengths, in proportion beyond them."""
+        if tokens > self.tokens[-1]:
+            return self.seconds[-1] * tokens / self.tokens[-1]
+        return float(np.interp(tokens, self.tokens, self.seconds))
+
+
+class TokenCounts:
+    """Tokens of each draw: its video's, its reference picture's and the most that its text may have.
+
+    Conditions that are off leave tokens out; a budget holds for the worst case.
+    """
+
+    def __init__(self, samples: pd.DataFrame, encoders: Encoders, patch_size: int) -> None:
+        side = SPATIAL_FACTOR * patch_size
+        self._of_frame = samples["width"].to_numpy(np.int64) // side * (samples["height"].to_numpy(np.int64) // side)
+        self._num_latents = num_latent_frames(encoders.num_frames)
+        self._num_text = encoders.max_text_tokens
+
+    def __call__(self, draw: Draw) -> int:
+        """Of one draw."""
+        num_latents = min(draw.num_latents or self._num_latents, self._num_latents)
+        return (num_latents + 1) * int(self._of_frame[draw.row]) + self._num_text
+
+    def largest(self) -> int:
+        """Of a whole window of the largest clip."""
+        return (self._num_latents + 1) * int(self._of_frame.max()) + self._num_text
+
+
+@dataclass(frozen=True)
+class Division:
+    """Who computes which draws."""
+
+    max_tokens_per_pack: int | None = None
+    world_size: int = 1
+    tokens: TokenCounts | None = None
+    """None: each draw counts as one."""
+    cost: Cost = float
+    """Without a table of measured runtimes a sample costs its tokens."""
+
+    def check(self, num_clips: int, batch_size: int, stage: str) -> None:
+        """Raises `UserError` where a step cannot be divided, before anything is loaded."""
+        ranks, budget = self.world_size, self.max_tokens_per_pack
+        largest = self.tokens.largest() if self.tokens else 1
+        if num_clips < ranks:
+            raise UserError(f"{ranks} ranks for {num_clips} training clips: start at most {num_clips}, or add videos")
+        if batch_size % ranks:
+            raise UserError(
+                f"training.global_batch_size is {batch_size}: no multiple of the {ranks} ranks, set"
+                f" {max(1, round(batch_size / ranks)) * ranks} or start another number of ranks"
+            )
+        if budget is not None and largest > budget:
+            raise UserError(
+                f"stages.{stage}.batching.max_tokens_per_pack is {budget}: the largest clip has {largest} tokens with"
+                " its reference and text, set at least that, or encode at a smaller encode.area_pixels"
+            )
+
+    def packs(self, draws: Sequence[Draw]) -> list[list[list[Draw]]]:
+        """The draws of each pack of each rank, equally many packs a rank, none empty, in the order of the draws.
+
+        The dearest draws come first and each goes where least lies so far (longest processing time first).
+        """
+        tokens = [self.tokens(draw) if self.tokens else 1 for draw in draws]
+        for packs_per_rank in range(1, len(draws) // self.world_size + 1):
+            if packs := self._fill(tokens, packs_per_rank * self.world_size):
+                costs = [sum(self.cost(tokens[place]) for place in pack) for pack in packs]
+                of_ranks = _deal(costs, self.world_size)
+                return [[[draws[place] for place in sorted(packs[number])] for number in mine] for mine in of_ranks]
+        raise ValueError(
+            f"{len(draws)} draws of at most {max(tokens)} tokens do not fit packs of {self.max_tokens_per_pack} on"
+            f" {self.world_size} ranks; see check"
+        )
+
+    def _fill(self, tokens: list[int], num_packs: int) -> list[list[int]]:
+        """Places of draws in so many packs; none where they do not fit."""
+        costs, room = [self.cost(count) for count in tokens], [self.max_tokens_per_pack or np.inf] * num_packs
+        packs: list[list[int]] = [[] for _ in range(num_packs)]
+        so_far = [0.0] * num_packs
+        for place in sorted(range(len(tokens)), key=lambda place: (-costs[place], place)):
+            fitting = [number for number in range(num_packs) if room[number] >= tokens[place]]
+            if not fitting:
+                return []
+            chosen = min(fitting, key=lambda number: so_far[number])
+            packs[chosen].append(place)
+            room[chosen] -= tokens[place]
+            so_far[chosen] += costs[place]
+        return packs
+
+
+def _deal(costs: list[float], world_size: int) -> list[list[int]]:
+    """Numbers of packs for each rank: packs that are computed at once cost alike, and so do the ranks' sums."""
+    order = sorted(range(len(costs)), key=lambda number: (-costs[number], number))
+    hands: list[list[int]] = [[] for _ in range(world_size)]
+    sums = [0.0] * world_size
+    for first in range(0, len(order), world_size):
+        ranks = sorted(range(world_size), key=lambda rank: (sums[rank], rank))
+        for rank, number in zip(ranks, order[first : first + world_size], strict=True):
+            hands[rank].append(number)
+            sums[rank] += costs[number]
+    return hands
+
+
+def loss_weight(pack: Pack, batch_size: int, world_size: int) -> float:
+    """By what to multiply a pack's mean loss, so that all samples of a step count alike.
+
+    Summed over a rank's packs and averaged over the ranks, as data-parallel training does, it gives the step's mean.
+    """
+    return sum(len(part.sigma) for part in pack) * world_size / batch_size
