@@ -1,7 +1,6 @@
 """Probes: what they see, leave behind and cost, in one process and on ranks."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.rank_project import rank_command, rank_environment, write_project
+from tests.rank_project import Ranks, work, write_project
 from tests.tiny import CONFIG, write_encoded
 
 from omnihuman.cli.probes import held_out_probe
@@ -116,13 +115,12 @@ def of_ranks(folder: Path, strategy: str, num_ranks: int) -> Figures:
         training__probe_every_steps=4, training__ema_decay=0.5, stage__activate__audio=0.9, stage__steps=4,
         stage__introduces=["audio"], sampling__num_steps=2,
     )  # fmt: skip
-    work = folder / strategy / "work"
-    command = rank_command(num_ranks, work, folder / strategy / "models")
-    command[command.index("omnihuman.training.rank")] = "omnihuman.cli.rank"
-    result = subprocess.run(command, cwd=folder, env=rank_environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert {path.name for path in probe_folder(work, 4).iterdir()} == {"sound-contact-sheet.png", "sound.mp4"}
-    entries = map(json.loads, (work / "metrics.jsonl").read_text().splitlines())
+    Ranks(folder, num_ranks, strategy).end_with(0)
+    assert {path.name for path in probe_folder(work(folder, strategy), 4).iterdir()} == {
+        "sound-contact-sheet.png",
+        "sound.mp4",
+    }
+    entries = map(json.loads, (work(folder, strategy) / "metrics.jsonl").read_text().splitlines())
     return {(entry["step"], name): value for entry in entries for name, value in entry["metrics"].items()}
 
 

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +44,21 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.stop()
 
 
+class NotFound(BaseHTTPRequestHandler):
+    """What a gateway answers while the server behind it begins again."""
+
+    def answer(self) -> None:
+        self.send_error(404)
+
+    do_GET = do_POST = do_PUT = answer
+
+
+def not_found(port: int) -> ThreadingHTTPServer:
+    gateway = ThreadingHTTPServer(("127.0.0.1", port), NotFound)
+    threading.Thread(target=gateway.serve_forever, daemon=True).start()
+    return gateway
+
+
 def tracked_step(weights: Path) -> TrackedStep:
     return TrackedStep("2_audio", "away", {}, Path("encoded"), "digest", weights)
 
@@ -55,6 +72,7 @@ def test_training_goes_on_without_the_server_and_loses_nothing(server: Server, m
     stage = Stage(steps=12, activate=Activation(0.9, 0.9, 0.9, 0.9))
     run = StageRun("2_audio", stage, training, CONFIG, Diffusion(), seed=3)
     seen_by_server: dict[int, list[int]] = {}
+    gateway: list[ThreadingHTTPServer] = []
     expected: dict[str, set[int]] = {}
     probe = held_out_probe(stage, compose("tiny", [], conf=ROOT / "conf"), Path("encoded"))
     with step_run(tracked_step(Path("models/2_audio/model.safetensors"))) as tracked:
@@ -63,7 +81,11 @@ def test_training_goes_on_without_the_server_and_loses_nothing(server: Server, m
         def report(step: int, metrics: dict[str, float]) -> None:
             if step == 3 and "loss" in metrics:
                 server.stop()
+            if step == 6 and "loss" in metrics:
+                gateway.append(not_found(server.port))
             if step == 9 and "loss" in metrics:
+                gateway[0].shutdown()
+                gateway[0].server_close()
                 server.start()
                 seen_by_server[step] = steps_of(tracked.run_id)
             for name in metrics:
