@@ -7,13 +7,13 @@ what one GET costs the loader is not. Clips are noise in the shapes of published
 
 import argparse
 import os
-import resource
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -164,9 +164,7 @@ def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
     samples = table(20_000, MIXED_SIZES)
     tokens = TokenCounts(samples, replace(ENCODERS, num_frames=81), 2)
     lengths = tuple(sorted({tokens(Draw(row, 0)) for row in range(200)}))
-    cost = MeasuredCost(
-        lengths, tuple(length + length**2 / 1e4 for length in lengths)
-    )
+    cost = MeasuredCost(lengths, tuple(length + length**2 / 1e4 for length in lengths))
     order = SampleOrder(samples, STAGE, batch_size, SEED, "3_pose")
     ways = {
         "by count": Division(None, world_size),
@@ -184,11 +182,13 @@ def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
             costs = [sum(cost(tokens(draw)) for pack in packs for draw in pack) for packs in ranks]
             uneven.append(max(costs) / np.mean(costs))
             number = len(ranks[0])
-            used = sum(map(tokens, draws))
-            full.append(used / ((division.max_tokens_per_pack or np.inf) * number * world_size))
+            if division.max_tokens_per_pack:
+                room = division.max_tokens_per_pack * number * world_size
+                full.append(sum(map(tokens, draws)) / room)
+        filled = f", {statistics.median(full):.0%} full" if full else ""
         print(
-            f"  {name:<30} {1000 * statistics.median(taken):6.1f} ms, slowest rank over mean"
-            f" {statistics.median(uneven):.3f}, {number} packs a rank, {statistics.median(full):.0%} full"
+            f"  {name:<28} {1000 * statistics.median(taken):5.1f} ms, slowest rank over mean"
+            f" {statistics.median(uneven):.3f}, {number} packs a rank{filled}"
         )
 
 
@@ -207,11 +207,16 @@ def measure_sampler(num_clips: int, batch_size: int, repetitions: int) -> None:
     samples = table(num_clips)
     print(f"drawing from {num_clips:,} clips, steps of {batch_size}, median of {repetitions}")
     for sizes in ("native", "one_size"):
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-        order = SampleOrder(samples, replace(STAGE, batching=Batching(sizes=sizes)), batch_size, SEED, "3_pose")
-        setup, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        stage = replace(STAGE, batching=Batching(sizes=sizes))
+        set_up = partial(SampleOrder, samples, stage, batch_size, SEED, "3_pose")
+        setup = timed(set_up)
+        tracemalloc.start()
+        order = set_up()
+        kept, peak = (size / 2**30 for size in tracemalloc.get_traced_memory())
+        tracemalloc.stop()
         step = statistics.median(timed(partial(order.batch, number)) for number in range(repetitions))
-        print(f"  {sizes:<9} set up {setup:.2f} s, peak {memory / 2**20:.2f} GiB more, a step {1000 * step:.3f} ms")
+        memory = f"peak {peak:.2f} GiB, {kept:.2f} GiB kept"
+        print(f"  {sizes:<9} set up in {setup:.2f} s, {memory}, a step {1000 * step:.3f} ms")
         del order
     weights = np.full(num_clips, 1 / num_clips)
     random = np.random.default_rng(SEED)
