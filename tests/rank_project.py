@@ -16,6 +16,7 @@ import torch
 import yaml
 from tests.tiny import CONFIG, write_encoded
 
+from omnihuman.cli.probes import held_out_probe
 from omnihuman.training.rank import main
 
 ROOT = Path(__file__).parents[1]
@@ -126,4 +127,4 @@ def _rank(
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     torch.set_num_threads(1)
-    sys.exit(main(arguments))
+    sys.exit(main(arguments, held_out_probe))

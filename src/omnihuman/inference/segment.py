@@ -59,10 +59,13 @@ class Generator:
         """Latents [B, C, T, h, w].
 
         Args:
-            conditions: of a batch of B segments of one size; its motion frames appear unchanged in the result.
+            conditions: of a batch of B segments of one size, on any device; its motion frames appear unchanged in the
+                result, which is on the model's.
             num_latents: T.
             noise_keys: one key a segment; equal keys give equal noise, in whatever batch the segment is.
         """
+        device = next(self.model.parameters()).device
+        conditions = Conditions(**{name: value.to(device) for name, value in vars(conditions).items()})
         channels, height, width = conditions.reference.shape[1:]
         shape = (channels, num_latents, height, width)
         drawn = [generator(*key).standard_normal(shape, dtype=np.float32) for key in noise_keys]

@@ -85,6 +85,11 @@ class WeightAverage(pl.Callback):
         for own, values in zip(self._average, now, strict=True):
             own.values.lerp_(values, 1 - warmed_up(self._decay, self._step))
 
+    @property
+    def pieces(self) -> list[Fragment]:
+        """This rank's."""
+        return self._average
+
     def save(self, folder: Path) -> None:
         """Writes this rank's file into a checkpoint's folder."""
         starts = {own.name: own.start for own in self._average}

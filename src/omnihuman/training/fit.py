@@ -4,18 +4,16 @@ import json
 import logging
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import lightning.pytorch as pl
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
-from omnihuman.data.shards import Encoders, load_empty_text
+from omnihuman.data.shards import Encoders, load_empty_text, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
@@ -26,9 +24,9 @@ from omnihuman.training.ema import WeightAverage
 from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
 from omnihuman.training.packing import TokenCounts
-from omnihuman.training.probes import Probe
-from omnihuman.training.progress import CurveReport, ProgressLines, Report
-from omnihuman.training.ranks import Ranks
+from omnihuman.training.place import Place
+from omnihuman.training.profile import StepTrace
+from omnihuman.training.progress import CurveReport, ProgressLines
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
 from omnihuman.training.share import MicroSteps
@@ -55,18 +53,6 @@ class StageRun:
     model: Model
     diffusion: Diffusion
     seed: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stage is computed, which changes no weight but by rounding."""
-
-    encoded: Path
-    work: Path
-    compute: Compute
-    ranks: Ranks
-    report: Report | None = None
-    probe: Probe | None = None
 
 
 def fit(
@@ -100,7 +86,15 @@ def fit(
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
     text = load_empty_text(place.encoded)
     packs = StagePacks(
-        samples, place.encoded, cast(SampleOrder, micro_steps), settings, text, ranks.rank, ranks.size, tokens
+        samples,
+        place_of_shards(place.encoded),
+        cast(SampleOrder, micro_steps),
+        settings,
+        text,
+        ranks.rank,
+        ranks.size,
+        tokens,
+        encoders=description.encoders,
     )
     packs.first_step = newest.manifest.step * training.accumulate if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
@@ -168,16 +162,21 @@ def _callbacks(
     description: ModelDescription,
     packs: TimedPacks,
 ) -> list[pl.Callback]:
-    """In the order in which they see the end of a step; the average changes before it is saved."""
+    """In the order in which they see the end of a step.
+
+    Its time ends first; the average changes before it is looked at and saved; what is saved has been looked at.
+    """
     decay, folder = run.training.ema_decay, resumed.folder if resumed else None
     average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
     first = place.ranks.first
-    every, steps, report = run.training.log_every_steps, run.stage.steps, place.report if first else None
+    steps, report = run.stage.steps, place.report if first else None
+    traced = place.compute.profile_steps if first else 0
     return [
-        Throughput(packs, every, steps, run.training.precision, place.work, report),
+        *([StepTrace(place.work, traced)] if traced else []),
+        Throughput(packs, run.training, steps, place.ranks, place.work, report),
         *([average] if average else []),
+        *insight(run.stage, run.training, run.diffusion, place, average),
         SaveCheckpoints(module, run.training, place.compute, place.ranks, checkpoints, average, description),
-        *([ProgressLines(run.name, steps, every)] if first else []),
+        *([ProgressLines(run.name, steps, run.training.log_every_steps)] if first else []),
         *([CurveReport(module, report)] if report else []),
-        *insight(run.stage, run.training, run.diffusion, place.encoded, place.work, report, place.probe),
     ]

@@ -1,34 +1,35 @@
 """What looks at the weights of a stage and changes nothing, as callbacks."""
 
-from pathlib import Path
+from functools import partial
 
 import lightning.pytorch as pl
 
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage, Training
 from omnihuman.data.shards import Encoders
-from omnihuman.training.probes import Probe, Probes
-from omnihuman.training.progress import Report
-from omnihuman.training.validation import RAW, Validation, Weights, condition_subsets, validation_set
+from omnihuman.training.averaged import average_in_place
+from omnihuman.training.ema import WeightAverage
+from omnihuman.training.place import Place
+from omnihuman.training.probes import Probes
+from omnihuman.training.validation import RAW, Validation, condition_subsets, validation_set
 
 
 def insight(
-    stage: Stage,
-    training: Training,
-    diffusion: Diffusion,
-    encoded: Path,
-    work: Path,
-    report: Report | None,
-    probe: Probe | None = None,
-    weights: Weights = RAW,
+    stage: Stage, training: Training, diffusion: Diffusion, place: Place, average: WeightAverage | None
 ) -> list[pl.Callback]:
-    """Validation and probes, on every rank alike; they come after whatever changes weights at the end of a step."""
+    """Validation and probes, the same on every rank; they come after whatever changes weights at the end of a step.
+
+    The average is measured beside the weights, except where these are divided (ZeRO-3) and cannot be exchanged.
+    """
     watching: list[pl.Callback] = []
     if training.validate_every_steps:
-        clips = validation_set(encoded, training.validation_clips, stage.activate)
+        clips = validation_set(place.encoded, training.validation_clips, stage.activate)
         subsets = condition_subsets(stage.activate)
-        max_text_tokens = Encoders.load(encoded / "encoders.json").max_text_tokens
-        watching.append(Validation(training, stage.steps, clips, subsets, max_text_tokens, diffusion, report, weights))
-    if training.probe_every_steps and probe:
-        watching.append(Probes(probe, training.probe_every_steps, stage.steps, work, report))
+        max_text_tokens = Encoders.load(place.encoded / "encoders.json").max_text_tokens
+        weights = dict(RAW)
+        if average and place.compute.strategy != "zero3":
+            weights["_ema"] = partial(average_in_place, average, place.ranks)
+        watching.append(Validation(training, stage.steps, clips, subsets, max_text_tokens, diffusion, place, weights))
+    if training.probe_every_steps and place.probe:
+        watching.append(Probes(place.probe, training.probe_every_steps, stage.steps, place.work, place.report))
     return watching

@@ -10,9 +10,9 @@ from torch import nn
 
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.storage.files import publish_folder
+from omnihuman.training.evaluating import evaluating
 from omnihuman.training.module import StageModule
 from omnihuman.training.progress import EverySteps, Report
-from omnihuman.training.validation import evaluating
 
 log = logging.getLogger(__name__)
 PREFIX = "probe/"

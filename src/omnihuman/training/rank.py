@@ -28,19 +28,21 @@ MakeProbe = Callable[[Stage, Params, Path], Probe | None]
 
 
 class MetricsFile:
-    """Appends metrics of steps that are not yet in it, so that what a resumed run tells again does no harm."""
+    """Appends values that are not yet in it, so that what a resumed run tells again does no harm."""
 
     def __init__(self, path: Path) -> None:
         whole = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.is_file() else []
-        self._told = {(line["step"], *sorted(line["metrics"])) for line in map(json.loads, whole)}
+        entries = map(json.loads, whole)
+        self._last: dict[str, int] = {name: entry["step"] for entry in entries for name in entry["metrics"]}
         path.write_bytes(b"".join(line + b"\n" for line in whole))  # without half a line of a killed run
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Metrics of a finished step."""
-        if (key := (step, *sorted(metrics))) not in self._told:
-            self._told.add(key)
-            self._file.write(json.dumps({"step": step, "metrics": metrics}) + "\n")
+        """Values of one finished step; those of each name come in the order of the steps."""
+        new = {name: value for name, value in metrics.items() if step > self._last.get(name, 0)}
+        if new:
+            self._last |= dict.fromkeys(new, step)
+            self._file.write(json.dumps({"step": step, "metrics": new}) + "\n")
             self._file.flush()
 
 

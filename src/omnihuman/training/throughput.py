@@ -9,21 +9,22 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
 from omnihuman.batch import Pack, TrainingBatch, Widths
 from omnihuman.config.schema.model import Model
+from omnihuman.config.schema.stage import Training
 from omnihuman.errors import UserError
 from omnihuman.model.flops import omnihuman_flops
 from omnihuman.storage.files import publish
 from omnihuman.training.progress import Report
+from omnihuman.training.ranks import Ranks
 
 PRICE_VARIABLE = "OMNIHUMAN_GPU_HOUR_PRICE"
 PEAK_VARIABLE = "OMNIHUMAN_PEAK_TFLOPS"
@@ -125,23 +126,25 @@ class Window:
         self.seconds += fetched.waited_seconds + step_seconds
 
 
-def rates(total: Window, seconds: float, world_size: int, peak_flops: float | None) -> dict[str, float]:
-    """Figures of all ranks together.
+def rates(windows: Sequence[Window], peak_flops: float | None) -> dict[str, float]:
+    """Figures of all ranks together; the slowest says how long they took.
 
     Args:
-        total: the sum over ranks.
-        seconds: of the slowest rank.
+        windows: one a rank.
         peak_flops: of one device a second; None where unknown.
     """
+    seconds = max(window.seconds for window in windows)
+    flops = sum(window.flops for window in windows)
+    waited = sum(window.waited_seconds for window in windows)
     figures = {
-        "throughput/tokens_per_second": total.tokens / seconds,
-        "throughput/samples_per_second": total.samples / seconds,
-        "throughput/data_wait_share": total.waited_seconds / total.seconds,
+        "throughput/tokens_per_second": sum(window.tokens for window in windows) / seconds,
+        "throughput/samples_per_second": sum(window.samples for window in windows) / seconds,
+        "throughput/data_wait_share": waited / sum(window.seconds for window in windows),
     }
-    if total.flops:
-        figures["throughput/tflops_per_second"] = total.flops / seconds / 1e12
+    if flops:
+        figures["throughput/tflops_per_second"] = flops / seconds / 1e12
         if peak_flops:
-            figures["throughput/mfu"] = total.flops / seconds / (world_size * peak_flops)
+            figures["throughput/mfu"] = flops / seconds / (len(windows) * peak_flops)
     return figures
 
 
@@ -204,19 +207,19 @@ class Throughput(pl.Callback):
     """Reports rates and costs every `every` steps and after the last; comes before what else follows a step."""
 
     def __init__(
-        self, packs: TimedPacks, every: int, num_steps: int, precision: str, work: Path, report: Report | None
+        self, packs: TimedPacks, training: Training, num_steps: int, ranks: Ranks, work: Path, report: Report | None
     ) -> None:
-        self._packs, self._every, self._num_steps = packs, every, num_steps
-        self._precision, self._work, self._report = precision, work, report
+        self._packs, self._training, self._num_steps = packs, training, num_steps
+        self._ranks, self._work, self._report = ranks, work, report
         self._price = _positive(PRICE_VARIABLE, "the price of one GPU for an hour, such as 2.5")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to count."""
         cuda = pl_module.device.type == "cuda"
         name = torch.cuda.get_device_name(pl_module.device) if cuda else ""
-        self._peak = peak_flops(name, self._precision)
+        self._peak = peak_flops(name, self._training.precision)
         meter_file = self._work / "hours.json"
-        self._meter = Meter(meter_file, trainer.world_size if cuda else 0, self._price)
+        self._meter = Meter(meter_file, self._ranks.size if cuda else 0, self._price)
         self._window, self._reported = Window(), trainer.global_step
         self._metered = self._batch_start = time.monotonic()
 
@@ -231,32 +234,26 @@ class Throughput(pl.Callback):
     ) -> None:
         """A pack is done, and perhaps a step."""
         step = trainer.global_step
-        due = step > self._reported and (step % self._every == 0 or step == self._num_steps)
+        due = step > self._reported and (step % self._training.log_every_steps == 0 or step == self._num_steps)
         if due and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)  # what was queued belongs to this window
         self._window.add(self._packs.fetched.popleft(), time.monotonic() - self._batch_start)
         if due:
             self._reported = step
-            self._report_window(trainer, pl_module.device, step)
+            self._report_window(pl_module.device, step)
 
-    def _report_window(self, trainer: pl.Trainer, device: torch.device, step: int) -> None:
+    def _report_window(self, device: torch.device, step: int) -> None:
         window, self._window = self._window, Window()
-        total = Window(*_over_ranks(trainer, device, astuple(window), "sum"))
-        slowest, *memory = _over_ranks(trainer, device, (window.seconds, *_peak_memory(device).values()), "max")
+        of_ranks: list[tuple[Window, dict[str, float]]] = self._ranks.gather((window, _peak_memory(device)))
         now = time.monotonic()
-        if trainer.is_global_zero:
-            self._meter.add(now - self._metered)
-        self._metered = now
-        if self._report and trainer.is_global_zero:
-            figures = rates(total, slowest, trainer.world_size, self._peak)
-            figures |= dict(zip(_peak_memory(device), memory, strict=True))
+        passed, self._metered = now - self._metered, now
+        if self._ranks.first:
+            self._meter.add(passed)
+        if self._report:
+            windows, memory = zip(*of_ranks, strict=True)
+            figures = rates(windows, self._peak)
+            figures |= {name: max(one[name] for one in memory) for name in memory[0]}
             self._report(step, figures | self._meter.figures())
-
-
-def _over_ranks(trainer: pl.Trainer, device: torch.device, values: tuple[float, ...], how: str) -> list[float]:
-    reduced = trainer.strategy.reduce(torch.tensor(values, dtype=torch.float64, device=device), reduce_op=how)
-    assert isinstance(reduced, Tensor)
-    return reduced.tolist()
 
 
 def _peak_memory(device: torch.device) -> dict[str, float]:

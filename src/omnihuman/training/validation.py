@@ -7,14 +7,14 @@ same ones, and a curve moves only because the weights do.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnihuman.batch import Pack, TrainingBatch
 from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
@@ -24,13 +24,17 @@ from omnihuman.config.schema.stage import Activation, Training
 from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import EncodedClip, load_clip
 from omnihuman.keyed_random import generator, uniform
+from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training.evaluating import evaluating
 from omnihuman.training.module import StageModule, sample_losses
-from omnihuman.training.progress import EverySteps, Report
+from omnihuman.training.place import Place
+from omnihuman.training.progress import EverySteps
+from omnihuman.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 SIGMAS = tuple(level / 8 for level in range(1, 9))
 
-Weights = Mapping[str, Callable[[], AbstractContextManager[None]]]
+Weights = Mapping[str, Callable[[OmniHumanTransformer], AbstractContextManager[Any]]]
 """What follows `validation` in the metrics' names, to a context inside which the model holds those weights."""
 RAW: Weights = {"": nullcontext}
 
@@ -93,24 +97,15 @@ def fixed_triples(clip: EncodedClip, clip_id: str, on: tuple[str, ...], max_text
     return TrainingBatch(latents, noise, torch.tensor(SIGMAS), join_conditions([conditions] * len(SIGMAS)))
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """How the clips divide over processes, and how these add up what they have measured."""
+def turns(count: int, ranks: Ranks) -> Iterator[tuple[int, bool]]:
+    """This rank's share of `count` things, and whether each counts.
 
-    rank: int = 0
-    world_size: int = 1
-    total: Callable[[Tensor], Tensor] = torch.clone
-    """Sum over ranks of a float64 tensor."""
-
-    def places(self, count: int) -> Iterator[tuple[int, bool]]:
-        """This rank's share of `count` things, and whether each counts.
-
-        Each rank has equally many, and at each turn all have one of the same kind: where weights are divided, every
-        pass through the network waits for all ranks.
-        """
-        for turn in range(-(-count // self.world_size)):
-            place = turn * self.world_size + self.rank
-            yield place % count, place < count
+    Each rank has equally many, and at each turn all have one of the same kind: where weights are divided, every pass
+    through the network waits for all ranks.
+    """
+    for turn in range(-(-count // ranks.size)):
+        place = turn * ranks.size + ranks.rank
+        yield place % count, place < count
 
 
 def validation_losses(
@@ -133,34 +128,22 @@ def validation_losses(
     for name, on in subsets.items():
         fit = [clip for clip in clips.clips if {"audio", "pose"} & set(on) <= clip.eligible]
         table = torch.zeros(len(fit), len(SIGMAS), dtype=torch.float64)
-        for place, counts in ranks.places(len(fit)):
+        for place, counts in turns(len(fit), ranks):
             clip = fit[place]
             pack = (fixed_triples(load_clip(clip.shard, clip.clip_id), clip.clip_id, on, max_text_tokens),)
             measured = losses(pack).double().cpu()
             if counts:
                 table[place] = measured
         if fit:
-            means = ranks.total(table).mean(dim=0).tolist()
+            total = torch.tensor(ranks.sum(*table.flatten().tolist()), dtype=torch.float64)
+            means = total.reshape(table.shape).mean(dim=0).tolist()
             figures |= {f"{name}/sigma_{sigma:.3f}": mean for sigma, mean in zip(SIGMAS, means, strict=True)}
             figures[f"{name}/mean"] = sum(means) / len(means)
     return figures
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards mode and random state are what they were, part by part."""
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
-    try:
-        with isolate_rng(), torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
 class Validation(EverySteps):
-    """Reports the losses of the fixed triples."""
+    """Reports the losses of the fixed triples, weighted as in training: small levels would else be most of a mean."""
 
     def __init__(
         self,
@@ -170,14 +153,12 @@ class Validation(EverySteps):
         subsets: Mapping[str, tuple[str, ...]],
         max_text_tokens: int,
         diffusion: Diffusion,
-        report: Report | None,
+        place: Place,
         weights: Weights = RAW,
     ) -> None:
         super().__init__(config.validate_every_steps, num_steps)
         self._clips, self._subsets, self._max_text_tokens = clips, subsets, max_text_tokens
-        # Without the weights of the objective: arms that differ in them stay comparable, and so do levels.
-        self._diffusion = replace(diffusion, sigma_floor=0.0, change_strength=0.0)
-        self._report, self._weights = report, weights
+        self._diffusion, self._place, self._weights = diffusion, place, weights
         if not clips.held_out:
             log.warning("no clip is held out: the loss by noise level is that of clips that are trained on")
 
@@ -188,15 +169,10 @@ class Validation(EverySteps):
         def losses(pack: Pack) -> Tensor:
             return sample_losses(module.model, module.transfer_batch_to_device(pack, device, 0), self._diffusion)
 
-        def total(table: Tensor) -> Tensor:
-            summed = trainer.strategy.reduce(table.to(device), reduce_op="sum")
-            assert isinstance(summed, Tensor)
-            return summed.cpu()
-
-        ranks = Ranks(trainer.global_rank, trainer.world_size, total)
+        ranks = self._place.ranks
         kind = "validation" if self._clips.held_out else "validation_seen"
         for suffix, use in self._weights.items():
-            with use(), evaluating(module.model), trainer.precision_plugin.forward_context():
+            with use(module.model), evaluating(module.model), trainer.precision_plugin.forward_context():
                 figures = validation_losses(losses, self._clips, self._subsets, self._max_text_tokens, ranks)
-            if self._report and trainer.is_global_zero:
-                self._report(step, {f"{kind}{suffix}/{name}": value for name, value in figures.items()})
+            if self._place.report:
+                self._place.report(step, {f"{kind}{suffix}/{name}": value for name, value in figures.items()})
