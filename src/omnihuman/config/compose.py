@@ -166,7 +166,9 @@ def _validate_layers(layers: Sequence[_Layer]) -> None:
                 raise unknown_key(name, layer.where, sorted(made))
         for name, stage in (_at(layer.tree, "stages") or {}).items():
             if "starts_from" in (stage or {}):
-                raise UserError(f"{layer.where}: stages.{name}.starts_from is set by composition; set parent instead")
+                raise UserError(
+                    f"{layer.where}: stages.{name}.starts_from is set by composition; set parent or base instead"
+                )
 
 
 def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
@@ -179,7 +181,7 @@ def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
         while parent in stages and not stages[parent].active and parent not in passed:
             passed.add(parent)
             parent = stages[parent].parent
-        starts_from = f"models/{parent}" if parent else "data/encoded/encoders.json"
+        starts_from = f"models/{parent}" if parent else stage.base or "data/encoded/encoders.json"
         settled[name] = replace(stage, parent=parent, starts_from=starts_from)
     return settled
 

@@ -150,7 +150,7 @@ def _encode_shard(
         ),
     )
     with held_work_folder(key) as finished:
-        rows = _finished_shard(config, sources, part, finished, progress)
+        rows = _finished_shard(config, description, sources, part, finished, progress)
         shutil.copyfile(finished / "shard.safetensors", shard)
         if any(row["status"] != "ok" for row in rows):
             shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
@@ -163,14 +163,16 @@ def _without_paths(parts: dict) -> dict:
     return {key: value for key, value in parts.items() if not key.endswith("_weights")}
 
 
-def _finished_shard(config: Encode, sources: Path, part: pd.DataFrame, finished: Path, progress: str) -> list[dict]:
+def _finished_shard(
+    config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, finished: Path, progress: str
+) -> list[dict]:
     """Rows of a shard that lies in the folder `finished`, encoded now if it is not there yet."""
     if not (finished / "samples.parquet").exists():
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
         jobs = [_job(row, sources, config) for row in part.to_dict("records")]
         outcomes = list(run_guarded(partial(_encode_clip, config), jobs, limits, progress))
         encoded = [(job.clip_id, outcome.value) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.value]
-        save_shard(finished / "shard.safetensors", encoded)
+        save_shard(finished / "shard.safetensors", encoded, description)
         rows = [
             _sample_row(record, job, outcome.value, outcome.status, outcome.error)
             for record, job, outcome in zip(part.to_dict("records"), jobs, outcomes, strict=True)

@@ -15,7 +15,7 @@ from omnihuman.conditions.assembly import ActiveConditions, assemble, join_condi
 from omnihuman.conditions.windows import choose_reference, window_inputs, window_latents
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
-from omnihuman.data.shards import EncodedClip, load_clip
+from omnihuman.data.shards import EncodedClip, ShardReader
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.keyed_random import generator, uniform
 from omnihuman.training.packing import Cost, Division, TokenCounts
@@ -72,6 +72,7 @@ class StagePacks(IterableDataset):
 
     Args:
         samples: one row a clip, as in samples.parquet.
+        encoded: folder or S3 prefix of the shards.
         rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
         tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
             none: all count alike.
@@ -84,7 +85,7 @@ class StagePacks(IterableDataset):
     def __init__(
         self,
         samples: pd.DataFrame,
-        encoded: Path,
+        encoded: str | Path,
         order: SampleOrder,
         settings: SampleSettings,
         empty_text: np.ndarray,
@@ -97,7 +98,7 @@ class StagePacks(IterableDataset):
         self._division.check(len(samples), order.batch_size, settings.stage_name)
         self.first_step = 0
         self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
-        self._encoded, self._order = encoded, order
+        self._shards, self._order = ShardReader(encoded), order
         self._settings, self._empty_text = settings, empty_text
         self._rank = rank
 
@@ -125,7 +126,7 @@ class StagePacks(IterableDataset):
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
-        clip = load_clip(self._encoded / row["shard"], row["clip_id"])
+        clip = self._shards.clip(row["shard"], row["clip_id"])
         active = active_conditions(
             self._settings,
             draw.index,

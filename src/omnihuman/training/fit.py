@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
-from omnihuman.data.shards import Encoders, load_empty_text
+from omnihuman.data.shards import Encoders, load_empty_text, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
@@ -85,9 +85,8 @@ def fit(
         log_draws(order, samples, settings)
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
     text = load_empty_text(place.encoded)
-    packs = StagePacks(
-        samples, place.encoded, cast(SampleOrder, micro_steps), settings, text, ranks.rank, ranks.size, tokens
-    )
+    order_of_packs, shards = cast(SampleOrder, micro_steps), place_of_shards(place.encoded)
+    packs = StagePacks(samples, shards, order_of_packs, settings, text, ranks.rank, ranks.size, tokens)
     packs.first_step = newest.manifest.step * training.accumulate if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:
