@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-gpu soak format lock golden clean
+.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-train bench-gpu soak format lock golden clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -50,7 +50,7 @@ setup: ## Create .venv with the locked packages (skipped while the lock is uncha
 
 setup-dev: ## The same with the tools of development
 	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv for development: 268 packages, some minutes ..."
+	echo "Setting up .venv for development: 281 packages, some minutes ..."
 	$(call install,requirements-dev.lock,$(STAMP_DEV))
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name
@@ -76,12 +76,15 @@ check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
 golden: setup-dev ## Write the losses anew that a change of form must leave as they are
 	@OMP_NUM_THREADS=1 python -m tests.golden
 
-bench: setup-dev bench-model ## Run every benchmark that needs no GPU
+bench: setup-dev bench-model bench-train ## Run every benchmark that needs no GPU
 	@python benchmarks/training_step.py
 
 bench-model: setup-dev ## The model against diffusers' class, and packing against padding
 	@python benchmarks/model_against_diffusers.py
 	python benchmarks/packing.py
+
+bench-train: setup-dev ## The way of the data: loader from disk and S3, packing, drawing from ten million clips
+	@python benchmarks/data_path.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py

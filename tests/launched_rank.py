@@ -16,7 +16,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-NUM_STEPS = {"short": 5, "long": 10_000}
+NUM_STEPS = {"short": 5, "middle": 100, "long": 10_000}
 
 
 def main() -> int:

@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from tests.small_project import MARK, ROOT, marked
 
 from omnihuman.config.schema.compute import Compute
@@ -59,6 +61,14 @@ def programs(folder: Path) -> list[str]:
         for line in marked(str(folder))
         if line
     )
+
+
+def end_all(folder: Path) -> None:
+    """Whatever a test that has failed half way left running."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
+                process.kill()
 
 
 def main(stage: str, folder: Path) -> int:

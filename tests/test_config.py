@@ -109,6 +109,18 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("split.min_clip_seconds=9", ["split.min_clip_seconds is 9.0", "6.0"]),
         ("stages.3_pose.activate.pose=0.95", ["activate.pose is 0.95", "activate.audio (0.85)"]),
         ("stages.2_audio.activate.reference=0.99", ["activate.reference is 0.99", "activate.text (0.98)"]),
+        ("stages.3_pose.activate.pose=0.95", ["or stages.3_pose.allow_stronger_more=true"]),
+        ("stages.3_pose.guidance_dropout.everything=1.2", ["guidance_dropout.everything is 1.2", "between 0 and 1"]),
+        ("stages.3_pose.data.text_only_fraction=-1", ["data.text_only_fraction is -1.0", "between 0 and 1"]),
+        ("stages.3_pose.batching.sizes=all", ["stages.3_pose.batching.sizes", "'all'", "one_size, native"]),
+        ("stages.3_pose.phases={low: {share: 0.5}}", ["stages.3_pose.phases", "= 0.5 of the steps", "add up to 1"]),
+        ("stages.3_pose.phases={a: {num_frames: 8}}", ["phases.a.num_frames is 8", "4k + 1", "set 9"]),
+        ("stages.3_pose.phases={a: {num_frames: 5}}", ["phases.a.num_frames is 5", "at least 9, or 1 for pictures"]),
+        ("stages.3_pose.phases={a: {num_frames: 33}}", ["phases.a.num_frames is 33", "encoded with 17"]),
+        (
+            "stages.3_pose.phases={high: {share: 0.5}, low: {share: 0.5, area_pixels: 64}}",
+            ["stages.3_pose.phases.low.area_pixels is 64", "below that of high before it (no limit)", "swap"],
+        ),
         ("stages.1_text_image.activate.audio=0.1", ["activate.audio is 0.1", "introduces"]),
         ("stages.3_pose.parent=4_hands", ["stages.3_pose.parent is 4_hands", "2_audio"]),
         ("stages.2_audio.parent=3_pose", ["stages.2_audio.parent is 3_pose", "circle"]),
@@ -122,6 +134,11 @@ def test_a_broken_rule_names_key_value_and_remedy(override: str, said: list[str]
     with pytest.raises(UserError) as caught:
         compose("demo", [override], CONF)
     assert all(part in str(caught.value) for part in said), str(caught.value)
+
+
+def test_the_flag_lets_a_violation_pass() -> None:
+    flag = "stages.3_pose.allow_stronger_more=true"
+    assert compose("demo", ["stages.3_pose.activate.pose=0.95", flag], CONF).stages["3_pose"].activate.pose == 0.95
 
 
 def test_an_unknown_profile_is_refused_with_the_list() -> None:

@@ -6,19 +6,23 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from tests.launching import job_in, last_step, programs, reported, start
-from tests.small_project import MARK, ROOT, wait_until
+from mlflow import MlflowClient
+from tests.launching import end_all, job_in, last_step, programs, reported, start
+from tests.rank_project import STAGE, write_project
+from tests.small_project import MARK, ROOT, marked, wait_until
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.errors import UserError
+from omnihuman.tracking.record import RunRecord
 from omnihuman.training.launch.attach import run_job
-from omnihuman.training.launch.job import JobRecord
+from omnihuman.training.launch.job import NODE_MODULE, JobRecord
 from omnihuman.training.launch.kubernetes import KubernetesLauncher
 from omnihuman.training.launch.placement import placement, trains_here
 
@@ -30,6 +34,13 @@ KUBERNETES = {
     "OMNIHUMAN_KUBERNETES_MOUNT": str(ROOT.parent),
 }
 WHOLE = ["rank", "rank", "sleep", "sleep", "torchrun"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Ends what a test that failed half way leaves."""
+    yield
+    end_all(tmp_path)
 
 
 def test_the_environment_places_and_the_configuration_fills_in() -> None:
@@ -104,6 +115,19 @@ def test_a_killed_caller_leaves_the_job_and_the_next_attaches_and_ends_it(tmp_pa
     assert json.loads((tmp_path / "work/metrics.jsonl").read_text().splitlines()[-1])["metrics"]["from"] == saved
     third.send_signal(signal.SIGINT)
     assert third.wait(60) == 130 and programs(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_whoever_attaches_to_the_job_of_another_checkout_gets_the_model_too(tmp_path: Path) -> None:
+    first = start(tmp_path, "middle")
+    assert wait_until(lambda: bool(reported(tmp_path)), 60)
+    first.kill()
+    first.wait()
+    seen: list[int] = []
+    job = replace(job_in(tmp_path, "middle", {}), models=tmp_path / "elsewhere")
+    run_job(job, lambda step, _: seen.append(step))
+    assert (tmp_path / "models/middle/ranks").is_file() and (tmp_path / "elsewhere/middle/ranks").is_file()
+    assert seen[:3] == [1, 2, 3] and programs(tmp_path) == []
 
 
 @pytest.mark.slow
@@ -193,3 +217,38 @@ def test_the_containers_command_meets_the_other_pod_and_trains(tmp_path: Path) -
     assert [pod.wait(60) for pod in pods] == [0, 0]
     assert (tmp_path / "models/short/ranks").read_text().startswith("2 ")
     assert last_step(tmp_path) == 5 and programs(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_killed_command_finds_its_ranks_again_and_ends_the_stage(tmp_path: Path) -> None:
+    """The real command with ZeRO on two real ranks; the run in MLflow has every step, and once."""
+    write_project(
+        tmp_path, stage__steps=80, compute__strategy="zero2", compute__processes_per_node=2, compute__accelerator="cpu"
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "encoded").rename(tmp_path / "data/encoded")
+    home = tmp_path / "home"
+    variables = {"OMNIHUMAN_HOME": str(home), "PYTHONPATH": str(ROOT / "src"), MARK: str(tmp_path)}
+    command = [sys.executable, "-m", "omnihuman.cli", "train", STAGE]
+
+    def run() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=tmp_path, env=os.environ | variables)
+
+    def steps() -> int:
+        return sum(len(file.read_text().splitlines()) for file in home.glob("work/*/metrics.jsonl"))
+
+    first = run()
+    assert wait_until(lambda: steps() > 2, 100), "the operator of DeepSpeed may be compiled before"
+    first.kill()
+    first.wait()
+    (torchrun,) = [line for line in marked(str(tmp_path)) if NODE_MODULE in line]
+    second = run()
+    assert wait_until(lambda: sum("omnihuman.cli" in line for line in marked(str(tmp_path))) == 1, 30)
+    assert [line for line in marked(str(tmp_path)) if NODE_MODULE in line] == [torchrun], "it submitted nothing"
+    assert second.wait(100) == 0 and marked(str(tmp_path)) == []
+    assert (tmp_path / "models" / STAGE / "model.safetensors").is_file()
+    record = RunRecord.load(tmp_path / f"runs/{STAGE}.json")
+    client = MlflowClient(f"sqlite:///{home / 'mlflow/mlflow.db'}")
+    assert [metric.step for metric in client.get_metric_history(record.run_id, "loss")] == list(range(1, 81))
+    assert client.get_run(record.run_id).data.tags["processes"] == "2"
+    assert not list(home.glob("work/*/metrics.jsonl")), "the work folder goes once the stage is published"

@@ -12,7 +12,7 @@ from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_conditions, random_model
 from omnihuman.batch import TrainingBatch
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.diffusion import Diffusion
-from omnihuman.config.schema.stage import Stage, Training
+from omnihuman.config.schema.stage import Stage, StageData, Training
 from omnihuman.errors import UserError
 from omnihuman.training.fit import StageRun
 from omnihuman.training.launch.placement import Placement
@@ -24,8 +24,8 @@ from omnihuman.training.plan import Parameters, count_parameters, memory_parts, 
 RUN = StageRun("1_text_image", Stage(steps=3600), Training(global_batch_size=4), CONFIG, Diffusion(), 7)
 ZERO2 = Compute("cpu", "zero2", processes_per_node=2)
 TWO = Placement(processes=2)
-TOKENS = (3 + 0.9) * 4 * 4 + 4
-"""Of the clips of `tiny`: three latents of 4 x 4, a reference in nine of ten, four words."""
+TOKENS = (3 + 1) * 4 * 4 + ENCODERS.max_text_tokens
+"""Of the clips of `tiny`: three latents of 4 x 4, a reference, the longest text."""
 
 
 def num_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -89,9 +89,21 @@ def test_zero_divides_and_offloads_what_it_says() -> None:
     assert gigabytes("zero2", "optimizer")["weights"] == (4.0, False)
 
 
+def test_what_is_frozen_has_neither_gradient_nor_optimizer() -> None:
+    whole = count_parameters(RUN, ENCODERS)
+    part = count_parameters(replace(RUN, stage=replace(RUN.stage, frozen=("base",))), ENCODERS)
+    assert part.total == whole.total == whole.trainable and 0 < part.trainable < whole.trainable
+    before, after = (memory_parts(count, Training(), Compute(), 1) for count in (whole, part))
+    assert before[0] == after[0] and all(
+        less.num_bytes < more.num_bytes for less, more in zip(after[1:], before[1:], strict=True)
+    )
+
+
 def test_tokens_are_counted_from_what_is_encoded(tmp_path: Path) -> None:
     write_encoded(tmp_path / "encoded", [(True, True)] * 3)
     assert tokens_per_sample(RUN, tmp_path / "encoded") == pytest.approx(TOKENS)
+    pictures = replace(RUN, stage=replace(RUN.stage, data=StageData(pictures_share=1.0)))
+    assert tokens_per_sample(pictures, tmp_path / "encoded") == 2 * 4 * 4 + ENCODERS.max_text_tokens
     write_encoded(tmp_path / "other", [(True, True)], split="test")
     with pytest.raises(UserError, match="no clip of the training split"):
         tokens_per_sample(RUN, tmp_path / "other")
@@ -117,18 +129,21 @@ def test_speed_is_unknown_until_it_is_measured(tmp_path: Path, monkeypatch: pyte
 
     told: list[tuple[int, dict[str, float]]] = []
     recorder = Recorder(lambda step, metrics: told.append((step, metrics)))
-    for step, tokens in enumerate((1.0, 2 * TOKENS, 4 * TOKENS, 3000.0), start=1):  # the first with its warm-up
-        recorder.report(step, {"loss": 1.0, "throughput/tokens_per_second": tokens, "memory/gpu_peak_gib": 3.5})
+    for step, samples in enumerate((0.1, 2.0, 4.0, 9.0), start=1):  # the first with its warm-up
+        speeds = {"throughput/tokens_per_second": 50 * samples, "throughput/samples_per_second": samples}
+        recorder.report(step, {"loss": 1.0, "memory/gpu_peak_gib": 3.5, **speeds})
     recorder.save(work_of(RUN, ZERO2, TWO, "a device"), TOKENS)
     assert [step for step, _ in told] == [1, 2, 3, 4], "every metric was handed on"
 
     after = planned()
-    assert after["tokens a second"] == f"{4 * TOKENS:,.0f}" and after["GiB a rank, at most"] == "3.50"
-    assert after["hours"] == "1.00" and after["cost"] == "5.00"
+    assert after["tokens a second"] == "200" and after["GiB a rank, at most"] == "3.5"
+    assert after["hours"] == "1" and after["cost"] == "5.00"
     for other in (
         planned(replace(RUN, training=Training(global_batch_size=8))),
         planned(replace(RUN, model=replace(CONFIG, num_single_blocks=2))),
         planned(placed=Placement(processes=4)),
+        planned(replace(RUN, name="2_audio")),
+        planned(replace(RUN, stage=replace(RUN.stage, frozen=("text",)))),
     ):
         assert other["tokens a second"] == "unknown"
 
@@ -139,7 +154,8 @@ def test_other_lengths_and_other_devices_are_other_work(tmp_path: Path) -> None:
     for tokens in (100.0, 200.0):
         recorder = Recorder(lambda *_: None)
         for step in (1, 2):
-            recorder.report(step, {"throughput/tokens_per_second": 10 * tokens})
+            speeds = {"throughput/tokens_per_second": 10 * tokens, "throughput/samples_per_second": 10.0}
+            recorder.report(step, speeds)
         recorder.save(work, tokens, file)
         recorder.save(replace(work, device=""), tokens, file)  # nobody knows on what
     assert len(file.read_text().splitlines()) == 2
@@ -151,7 +167,7 @@ def test_other_lengths_and_other_devices_are_other_work(tmp_path: Path) -> None:
 
 def test_nothing_is_kept_of_a_stage_that_was_too_short_to_measure(tmp_path: Path) -> None:
     recorder = Recorder(lambda *_: None)
-    recorder.report(1, {"throughput/tokens_per_second": 10.0})
+    recorder.report(1, {"throughput/tokens_per_second": 10.0, "throughput/samples_per_second": 1.0})
     recorder.save(work_of(RUN, ZERO2, TWO, "a device"), 100.0, tmp_path / "table")
     assert not (tmp_path / "table").exists()
 

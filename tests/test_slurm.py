@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.launching import job_in, last_step, programs, reported, start
+from tests.launching import end_all, job_in, last_step, programs, reported, start
 from tests.slurm_cluster import cluster, missing
 from tests.small_project import wait_until
 
@@ -34,12 +34,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, slurm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Of a job, which is cancelled when its test has failed half way."""
+    """Of a job; what a test that failed half way leaves is ended."""
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
     place = tmp_path / "with space"
     place.mkdir()
     yield place
+    end_all(place)
     if record := JobRecord.load(place / "work/job.json"):
         SlurmLauncher(job_in(place, "any", PLACED)).kill(record.id)
 

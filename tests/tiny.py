@@ -101,7 +101,7 @@ def write_encoded(folder, eligible: list[tuple[bool, bool]], split: str = "train
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     clips = [(f"clip-{i}", random_clip(random)) for i in range(len(eligible))]
-    save_shard(folder / "shard-00000.safetensors", clips)
+    save_shard(folder / "shard-00000.safetensors", clips, ENCODERS)
     rows = [
         {
             "clip_id": f"clip-{i}", "shard": "shard-00000.safetensors", "identity": str(i), "split": split, "width": 32,

@@ -52,7 +52,7 @@ def _train(args: argparse.Namespace) -> int:
     try:
         _train_tracked(run, params, placed)
     except JobFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)  # what a rank had to say stands above it
         return error.exit_code
     return 0
 
@@ -63,6 +63,7 @@ def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> No
     from omnihuman.cli.probes import ProbeFiles
     from omnihuman.tracking.runs import TrackedStep, step_run
     from omnihuman.tracking.values import folder_md5
+    from omnihuman.training.profile import FOLDER
     from omnihuman.training.run import stage_key, training_clips
 
     weights = MODELS / run.name / "model.safetensors"
@@ -75,6 +76,8 @@ def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> No
         _train_where_placed(run, params, placed, tracked.work, files.report)
         files.send()
         tracked.log_file(weights.with_name("model.json"))
+        if (traces := tracked.work / FOLDER).is_dir():
+            tracked.log_folder(traces)
 
 
 def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", work: Path, report: "Report") -> None:

@@ -20,7 +20,7 @@ LATENT_PIXELS = 8
 """Every video codec here maps 8 x 8 pixels to one latent position."""
 MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
-_MAY_BE_ZERO = ("warmup_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
+_MAY_BE_ZERO = ("warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "processes_per_node", "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",

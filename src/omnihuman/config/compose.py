@@ -20,6 +20,8 @@ from omnihuman.errors import UserError
 
 CONF = Path("conf")
 GROUPS = ("corpus", "model", "recipe", "policy", "compute")
+DEBUG = "debug"
+"""A group that no profile names; where an override does, its file comes after the profile's own keys."""
 SYNTHETIC = "synthetic"
 HEADER = "# Composed from conf/ by `omnihuman config compose`; never edited by hand.\n"
 _OWN_KEYS = ("profile", "overrides", "collect.depends_on")
@@ -49,8 +51,10 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
         if override.startswith("groups."):
             group, _, name = override.removeprefix("groups.").partition("=")
             choices = {**choices, group: name}
+    debug = choices.pop(DEBUG, None)
     groups = list(_group_layers(choices, conf, f"conf/profile/{profile}.yaml"))
     own = [_Layer(f"conf/profile/{profile}.yaml", tree)]
+    own += [_group_layer(DEBUG, debug, conf)] if debug else []
     own += [_override_layer(override) for override in settled if not override.startswith("groups.")]
     layers = [*_stage_layers(conf), *groups, *own]
     _validate_layers(layers)
@@ -100,12 +104,16 @@ def _choose(folder: Path, name: str, kind: str) -> Path:
 def _group_layers(choices: Any, conf: Path, where: str) -> Iterator[_Layer]:
     validate(choices, where, dict[str, str], "groups")
     for group in choices.keys() - set(GROUPS):
-        raise unknown_key(f"groups.{group}", where, [f"groups.{known}" for known in GROUPS])
+        raise unknown_key(f"groups.{group}", where, [f"groups.{known}" for known in (*GROUPS, DEBUG)])
     for group in GROUPS:
         if group not in choices:
             raise UserError(f"{where}: groups.{group} is missing, name a file of {conf / group}")
-        path = _choose(conf / group, choices[group], group)
-        yield _Layer(f"conf/{group}/{path.name}", read_yaml(path))
+        yield _group_layer(group, choices[group], conf)
+
+
+def _group_layer(group: str, name: str, conf: Path) -> _Layer:
+    path = _choose(conf / group, name, group)
+    return _Layer(f"conf/{group}/{path.name}", read_yaml(path))
 
 
 def _stage_layers(conf: Path) -> Iterator[_Layer]:
@@ -158,7 +166,9 @@ def _validate_layers(layers: Sequence[_Layer]) -> None:
                 raise unknown_key(name, layer.where, sorted(made))
         for name, stage in (_at(layer.tree, "stages") or {}).items():
             if "starts_from" in (stage or {}):
-                raise UserError(f"{layer.where}: stages.{name}.starts_from is set by composition; set parent instead")
+                raise UserError(
+                    f"{layer.where}: stages.{name}.starts_from is set by composition; set parent or base instead"
+                )
 
 
 def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
@@ -171,7 +181,7 @@ def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
         while parent in stages and not stages[parent].active and parent not in passed:
             passed.add(parent)
             parent = stages[parent].parent
-        starts_from = f"models/{parent}" if parent else "data/encoded/encoders.json"
+        starts_from = f"models/{parent}" if parent else stage.base or "data/encoded/encoders.json"
         settled[name] = replace(stage, parent=parent, starts_from=starts_from)
     return settled
 

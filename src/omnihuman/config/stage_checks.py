@@ -30,6 +30,8 @@ def _check_parents(stages: dict[str, Stage]) -> Iterator[str]:
             yield f"stages.{name}.parent is {stage.parent}: no such stage, one of {', '.join(stages)}"
         elif name in ancestors(name, stages):
             yield f"stages.{name}.parent is {stage.parent}: the stages form a circle, set an earlier parent"
+        if stage.parent is not None and stage.base:
+            yield f"stages.{name}.base is {stage.base}: it starts from {stage.parent} already, set it on {min(stages)}"
 
 
 def ancestors(name: str, stages: dict[str, Stage]) -> list[str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from omnihuman.batch import KEYPOINT_SETS, Frames, Sound
+from omnihuman.batch import KEYPOINT_SETS, Frames
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, read_table, source_path, write_table
 from omnihuman.data.shards import EncodedClip, Encoders, save_empty_text, save_shard
 from omnihuman.data.sidecar import fit_keypoints, read_keypoints
+from omnihuman.data.speech_features import speech_features, to_int16
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.encoders.sizes import encoded_size
@@ -146,11 +147,14 @@ def _encode_shard(
         config=_without_paths(asdict(config)),
         clips=part[columns].values.tolist(),
         code=code_key(
-            "encoders", "data/precompute.py", "data/shards.py", "data/sidecar.py", "media/video.py", "media/sound.py"
+            "encoders",
+            *(f"data/{name}.py" for name in ("precompute", "shards", "sidecar", "speech_features")),
+            "media/video.py",
+            "media/sound.py",
         ),
     )
     with held_work_folder(key) as finished:
-        rows = _finished_shard(config, sources, part, finished, progress)
+        rows = _finished_shard(config, description, sources, part, finished, progress)
         shutil.copyfile(finished / "shard.safetensors", shard)
         if any(row["status"] != "ok" for row in rows):
             shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
@@ -163,14 +167,16 @@ def _without_paths(parts: dict) -> dict:
     return {key: value for key, value in parts.items() if not key.endswith("_weights")}
 
 
-def _finished_shard(config: Encode, sources: Path, part: pd.DataFrame, finished: Path, progress: str) -> list[dict]:
+def _finished_shard(
+    config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, finished: Path, progress: str
+) -> list[dict]:
     """Rows of a shard that lies in the folder `finished`, encoded now if it is not there yet."""
     if not (finished / "samples.parquet").exists():
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
         jobs = [_job(row, sources, config) for row in part.to_dict("records")]
         outcomes = list(run_guarded(partial(_encode_clip, config), jobs, limits, progress))
         encoded = [(job.clip_id, outcome.value) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.value]
-        save_shard(finished / "shard.safetensors", encoded)
+        save_shard(finished / "shard.safetensors", encoded, description)
         rows = [
             _sample_row(record, job, outcome.value, outcome.status, outcome.error)
             for record, job, outcome in zip(part.to_dict("records"), jobs, outcomes, strict=True)
@@ -202,7 +208,7 @@ def _sample_row(record: dict, job: _Job, clip: EncodedClip | None, status: str, 
         "width": job.width,
         "height": job.height,
         "num_windows": len(clip.latents) if clip else 0,
-        "num_frames": len(clip.speech) if clip else 0,
+        "num_frames": len(clip.keypoints) if clip else 0,
         "caption": job.caption,
         "audio_eligible": record["audio_eligible"],
         "pose_eligible": record["pose_eligible"],
@@ -236,8 +242,10 @@ def _encode_clip(config: Encode, job: _Job) -> EncodedClip:
         starts=np.asarray(starts, dtype=np.int32),
         references=codec.encode(pictures)[:, :, 0].half().numpy(),
         reference_frames=references,
-        speech=_speech_features(speech, sound, num_frames, config.fps),
-        sound=np.zeros(0, np.int16) if sound is None else _to_int16(sound),
+        speech=speech_features(speech, sound, num_frames, config.fps)
+        if config.store_speech
+        else np.zeros((0, speech.num_layers, speech.width), np.float16),
+        sound=to_int16(sound),
         keypoints=_keypoints_at(job.keypoints_path, frames, len(KEYPOINT_SETS[config.keypoints])),
         text=text.encode(job.caption).astype(np.float16),
     )
@@ -249,16 +257,6 @@ def _window_starts(num_frames: int, config: Encode) -> list[int]:
     if last < 0:
         raise UserError(f"{num_frames} frames at {config.fps:g} fps are fewer than one window of {config.num_frames}")
     return sorted(set(np.linspace(0, last, config.windows_per_clip).round().astype(int).tolist()))
-
-
-def _speech_features(encoder: SpeechEncoder, sound: Sound | None, num_frames: int, fps: float) -> np.ndarray:
-    if sound is None or not len(sound.samples):
-        return np.zeros((num_frames, encoder.num_layers, encoder.width), np.float16)
-    return encoder.encode(sound, num_frames, fps).astype(np.float16)
-
-
-def _to_int16(sound: Sound) -> np.ndarray:
-    return np.round(np.clip(sound.samples, -1.0, 1.0) * 32767).astype(np.int16)
 
 
 def _keypoints_at(path: Path | None, frames: Frames, count: int) -> np.ndarray:

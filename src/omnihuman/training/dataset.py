@@ -15,7 +15,8 @@ from omnihuman.conditions.assembly import ActiveConditions, assemble, join_condi
 from omnihuman.conditions.windows import choose_reference, window_inputs, window_latents
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
-from omnihuman.data.shards import EncodedClip, load_clip
+from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
+from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.keyed_random import generator, uniform
 from omnihuman.training.packing import Cost, Division, TokenCounts
@@ -72,19 +73,18 @@ class StagePacks(IterableDataset):
 
     Args:
         samples: one row a clip, as in samples.parquet.
+        encoded: folder or S3 prefix of the shards.
         rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
         tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
             none: all count alike.
         cost: of a sample by its tokens, e.g. `MeasuredCost`, by which the ranks are balanced.
-
-    Raises:
-        UserError: a step cannot be divided among so many ranks, or a clip is larger than a pack.
+        encoders: that made the shards, for shards without the sound's features.
     """
 
     def __init__(
         self,
         samples: pd.DataFrame,
-        encoded: Path,
+        encoded: str | Path,
         order: SampleOrder,
         settings: SampleSettings,
         empty_text: np.ndarray,
@@ -92,14 +92,14 @@ class StagePacks(IterableDataset):
         world_size: int = 1,
         tokens: TokenCounts | None = None,
         cost: Cost = float,
+        encoders: Encoders | None = None,
     ) -> None:
         self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
-        self._division.check(len(samples), order.batch_size, settings.stage_name)
         self.first_step = 0
         self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
-        self._encoded, self._order = encoded, order
+        self._shards, self._order = ShardReader(encoded), order
         self._settings, self._empty_text = settings, empty_text
-        self._rank = rank
+        self._rank, self._encoders = rank, encoders
 
     def __iter__(self) -> Iterator[Pack]:
         """Yields pack after pack, as `packs` gives them; of several loader workers each makes its share of them."""
@@ -125,7 +125,7 @@ class StagePacks(IterableDataset):
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
-        clip = load_clip(self._encoded / row["shard"], row["clip_id"])
+        clip = self._shards.clip(row["shard"], row["clip_id"])
         active = active_conditions(
             self._settings,
             draw.index,
@@ -134,6 +134,8 @@ class StagePacks(IterableDataset):
             text_only=draw.text_only,
             is_picture=draw.is_picture,
         )
+        if self._encoders:
+            clip = with_speech(clip, self._encoders, needed=active.audio)
         return make_sample(clip, draw, active, self._settings, self._empty_text)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
-from omnihuman.data.shards import Encoders, load_empty_text
+from omnihuman.data.shards import Encoders, load_empty_text, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
@@ -25,6 +25,7 @@ from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
 from omnihuman.training.packing import TokenCounts
 from omnihuman.training.place import Place
+from omnihuman.training.profile import StepTrace
 from omnihuman.training.progress import CurveReport, ProgressLines
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
@@ -85,7 +86,15 @@ def fit(
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
     text = load_empty_text(place.encoded)
     packs = StagePacks(
-        samples, place.encoded, cast(SampleOrder, micro_steps), settings, text, ranks.rank, ranks.size, tokens
+        samples,
+        place_of_shards(place.encoded),
+        cast(SampleOrder, micro_steps),
+        settings,
+        text,
+        ranks.rank,
+        ranks.size,
+        tokens,
+        encoders=description.encoders,
     )
     packs.first_step = newest.manifest.step * training.accumulate if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
@@ -161,7 +170,9 @@ def _callbacks(
     average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
     first = place.ranks.first
     steps, report = run.stage.steps, place.report if first else None
+    traced = place.compute.profile_steps if first else 0
     return [
+        *([StepTrace(place.work, traced)] if traced else []),
         Throughput(packs, run.training, steps, place.ranks, place.work, report),
         *([average] if average else []),
         *insight(run.stage, run.training, run.diffusion, place, average),

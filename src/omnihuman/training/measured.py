@@ -21,7 +21,7 @@ from omnihuman.training.fit import StageRun
 from omnihuman.training.launch.placement import Placement
 
 SHARED = Path("docs/throughput.jsonl")
-_SPEED = "throughput/tokens_per_second"
+_TOKENS, _SAMPLES = "throughput/tokens_per_second", "throughput/samples_per_second"
 _MEMORY = ("memory/gpu_peak_gib", "memory/process_peak_gib")
 _LIKE = 0.1
 """Share by which tokens of a sample may differ for work to be of equal kind."""
@@ -31,6 +31,8 @@ _LIKE = 0.1
 class Work:
     """What decides how fast a stage trains."""
 
+    stage: str
+    """By name: which conditions are on decides too."""
     device: str
     nodes: int
     processes: int
@@ -42,6 +44,8 @@ class Work:
     compile: bool
     samples_per_step: int
     accumulate: int
+    frozen: list[str]
+    batching: Mapping[str, Any]
     model: Mapping[str, Any]
 
 
@@ -50,8 +54,10 @@ class Speed:
     """What was measured."""
 
     tokens_per_second: float
-    """Of all processes together."""
+    """Real ones, of all processes together."""
+    samples_per_second: float
     tokens_per_sample: float
+    """At most, with every condition on."""
     peak_gib: float | None
     """Of one process's device, or of the process where that is the processor."""
     measured: str
@@ -62,6 +68,7 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
     """The part of the configuration that decides about speed."""
     training = run.training
     return Work(
+        run.name,
         device,
         placed.nodes,
         placed.processes,
@@ -73,6 +80,8 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
         training.compile,
         training.global_batch_size,
         training.accumulate,
+        list(run.stage.frozen),
+        asdict(run.stage.batching),
         json.loads(json.dumps(asdict(run.model))),  # as a file gives it back
     )
 
@@ -109,14 +118,14 @@ class Recorder:
 
     def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
         self._report = report
-        self._speeds: list[float] = []
+        self._speeds: list[tuple[float, float]] = []
         self._peak: float | None = None
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands metrics on, and remembers those of speed and memory."""
         self._report(step, dict(metrics))
-        if _SPEED in metrics:
-            self._speeds.append(metrics[_SPEED])
+        if _TOKENS in metrics:
+            self._speeds.append((metrics[_TOKENS], metrics[_SAMPLES]))
             self._peak = next((metrics[name] for name in _MEMORY if name in metrics), None)
 
     def save(self, work: Work, tokens_per_sample: float, file: Path | None = None) -> None:
@@ -124,6 +133,7 @@ class Recorder:
         if len(self._speeds) < 2 or not work.device:
             return
         today = datetime.now(UTC).date().isoformat()
-        speed = Speed(statistics.median(self._speeds[1:]), tokens_per_sample, self._peak, today)
+        tokens, samples = map(statistics.median, zip(*self._speeds[1:], strict=True))
+        speed = Speed(tokens, samples, tokens_per_sample, self._peak, today)
         with (file or omnihuman_home() / "throughput.jsonl").open("a") as table:
             table.write(json.dumps({"work": asdict(work), "speed": asdict(speed)}) + "\n")

@@ -84,20 +84,30 @@ class Division:
                 " its reference and text, set at least that, or encode at a smaller encode.area_pixels"
             )
 
-    def packs(self, draws: Sequence[Draw]) -> list[list[list[Draw]]]:
+    def packs(self, draws: Sequence[Draw], packs_per_rank: int | None = None) -> list[list[list[Draw]]]:
         """The draws of each pack of each rank, equally many packs a rank, none empty, in the order of the draws.
 
         The dearest draws come first and each goes where least lies so far (longest processing time first).
+
+        Args:
+            packs_per_rank: where training fixes it; by default the fewest that the budget allows.
+
+        Raises:
+            UserError: the draws do not fit so many packs.
         """
         tokens = [self.tokens(draw) if self.tokens else 1 for draw in draws]
-        for packs_per_rank in range(1, len(draws) // self.world_size + 1):
-            if packs := self._fill(tokens, packs_per_rank * self.world_size):
+        room = (self.max_tokens_per_pack or np.inf) * self.world_size
+        least = max(1, int(np.ceil(sum(tokens) / room)))
+        numbers = range(least, len(draws) // self.world_size + 1) if packs_per_rank is None else (packs_per_rank,)
+        for number in numbers:
+            if packs := self._fill(tokens, number * self.world_size):
                 costs = [sum(self.cost(tokens[place]) for place in pack) for pack in packs]
                 of_ranks = _deal(costs, self.world_size)
                 return [[[draws[place] for place in sorted(packs[number])] for number in mine] for mine in of_ranks]
-        raise ValueError(
-            f"{len(draws)} draws of at most {max(tokens)} tokens do not fit packs of {self.max_tokens_per_pack} on"
-            f" {self.world_size} ranks; see check"
+        raise UserError(
+            f"{len(draws)} samples of at most {max(tokens)} tokens do not fit {packs_per_rank or 'any number of'} packs"
+            f" of max_tokens_per_pack ({self.max_tokens_per_pack}) on each of {self.world_size} ranks: raise it, or"
+            " the number of packs a step"
         )
 
     def _fill(self, tokens: list[int], num_packs: int) -> list[list[int]]:

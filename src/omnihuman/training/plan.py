@@ -1,12 +1,12 @@
 """What a stage will take before it starts: memory by formula, speed as measured or unknown, never as guessed."""
 
 import os
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.stage import Training
@@ -15,13 +15,16 @@ from omnihuman.data.shards import Encoders
 from omnihuman.errors import UserError
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.fit import StageRun
+from omnihuman.training.freezing import freeze
 from omnihuman.training.launch.placement import Placement
 from omnihuman.training.measured import device_name, find_speed, work_of
 from omnihuman.training.optimizer import JoinedOptimizer, make_optimizer
+from omnihuman.training.packing import TokenCounts
+from omnihuman.training.sampling import SampleOrder
 
 _GIB = 2**30
 _UNKNOWN = "unknown"
-_NUM_MEASURED_CLIPS = 64
+_NUM_STEPS_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,12 @@ def count_parameters(run: StageRun, encoders: Encoders) -> Parameters:
     """Without allocating any."""
     with torch.device("meta"):
         model = OmniHumanTransformer(run.model, encoders.widths)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    counted = freeze(model, run.stage.frozen, run.name)
     optimizer = make_optimizer(model, run.training, run.stage.learning_rate)
     muon = optimizer.parts[0].param_groups if isinstance(optimizer, JoinedOptimizer) else []
     return Parameters(
-        sum(parameter.numel() for parameter in model.parameters()),
-        sum(parameter.numel() for parameter in trainable),
+        counted.frozen + counted.trainable,
+        counted.trainable,
         sum(parameter.numel() for group in muon for parameter in group["params"]),
     )
 
@@ -74,7 +77,7 @@ def memory_parts(count: Parameters, training: Training, compute: Compute, ranks:
             Part("weights", f"{width} x parameters", width * count.total),
             Part("gradients", f"{width} x trainable", width * count.trainable),
             Part("optimizer", f"{told} x {width} x trainable", width * moments),
-            Part("average", "4 x parameters", 4 * count.total),
+            Part("average", "4 x trainable", 4 * count.trainable),
         ]
     else:
         width = 4 if training.precision == "32-true" else 2
@@ -86,30 +89,25 @@ def memory_parts(count: Parameters, training: Training, compute: Compute, ranks:
             Part("weights", f"{width} x parameters" + f" / {ranks}" * thirds, weights, compute.offload == "all"),
             Part("gradients", f"{width} x trainable / {ranks}", width * count.trainable * share, off),
             Part("optimizer", optimizer, 4 * (count.trainable + moments) * share, off),
-            Part("average", f"4 x parameters / {ranks}", 4 * count.total * share, off),
+            Part("average", f"4 x trainable / {ranks}", 4 * count.trainable * share, off),
         ]
     return parts if training.ema_decay else parts[:-1]
 
 
 def tokens_per_sample(run: StageRun, encoded: Path) -> float:
-    """Mean of video, reference and text tokens, from at most 64 training clips spread over all.
+    """Mean of video, reference and text tokens of the draws of some steps spread over the stage, all conditions on.
 
     Raises:
         UserError: nothing is encoded, or nothing for training.
     """
     table = read_table(encoded / "samples.parquet")
-    samples = table[(table["status"] == "ok") & (table["split"] == "train")]
+    samples = table[(table["status"] == "ok") & (table["split"] == "train")].reset_index(drop=True)
     if samples.empty:
         raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
-    chosen = samples.iloc[:: max(1, len(samples) // _NUM_MEASURED_CLIPS)].head(_NUM_MEASURED_CLIPS)
-    counts = []
-    for row in chosen.to_dict("records"):
-        with safe_open(encoded / row["shard"], framework="numpy") as shard:
-            *_, frames, height, width = shard.get_slice(f"{row['clip_id']}.latents").get_shape()
-            text = shard.get_slice(f"{row['clip_id']}.text").get_shape()[0]
-        places = height * width // run.model.patch_size**2
-        counts.append((frames + run.stage.activate.reference) * places + text)
-    return sum(counts) / len(counts)
+    count = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
+    order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
+    looked_at = range(0, run.stage.steps, max(1, run.stage.steps // _NUM_STEPS_LOOKED_AT))
+    return statistics.mean(count(draw) for step in looked_at for draw in order.batch(step))
 
 
 def plan(
@@ -160,27 +158,27 @@ def _time(
     price = _price(environment)
     device = device_name(compute, placed, environment)
     speed = find_speed(work_of(run, compute, placed, device), tokens)
-    per_step = tokens * run.training.global_batch_size
+    batch = run.training.global_batch_size
     unmeasured = "nothing measured for this model, device and placement: a short run of it measures"
-    peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.2f}"
+    peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.3g}"
     measured = f"measured {speed.measured}" if speed else unmeasured
     yield "GiB a rank, at most", peak, f"{measured}, with activations" if speed else measured
     yield "steps", f"{run.stage.steps:,}", ""
-    yield "tokens a step", f"{per_step:,.0f}", f"{run.training.global_batch_size} samples of {tokens:,.0f} on average"
+    yield "tokens a step", f"{batch * tokens:,.0f}", f"at most: {batch} samples of {tokens:,.0f} on average"
     yield "tokens a second", f"{speed.tokens_per_second:,.0f}" if speed else _UNKNOWN, measured
     if speed is None:
         yield "hours", _UNKNOWN, ""
         yield "cost", _UNKNOWN, ""
         return
-    hours = run.stage.steps * per_step / speed.tokens_per_second / 3600
-    yield "hours", f"{hours:.2f}", "of training steps; validation and checkpoints come on top"
+    hours = run.stage.steps * batch / speed.samples_per_second / 3600
+    yield "hours", f"{hours:.3g}", "of training steps; validation and checkpoints come on top"
     cost = _UNKNOWN if price is None else f"{hours * placed.world_size * price:.2f}"
     note = "set OMNIHUMAN_GPU_HOUR_PRICE" if price is None else f"{placed.world_size} device(s) at {price:g} an hour"
     yield "cost", cost, note
 
 
 def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / _GIB:.2f}"
+    return f"{num_bytes / _GIB:.3g}"
 
 
 def _price(environment: Mapping[str, str]) -> float | None:

@@ -14,7 +14,7 @@ import torch
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import Encoders, load_clip
+from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
@@ -74,16 +74,18 @@ def train_stage(
         return
     place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
     check_start(run, encoded, place.compute, place.ranks)
-    check_same_run(run, models / run.stage.parent / WEIGHTS if run.stage.parent else None, place)
+    check_same_run(run, _start_weights(run, models), place)
     samples = _training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
+    clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
+    ShardReader(place_of_shards(encoded)).check(clips, encoders)
     model, known = _initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
     log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     description = ModelDescription(
         stage=run.name,
-        parent=run.stage.parent or "",
+        parent=run.stage.parent or run.stage.base,
         note=note,
         num_steps=0,
         modalities=known if note else (*known, *run.stage.introduces),
@@ -141,13 +143,25 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
     """Hash of everything that decides the weights: equal keys resume from one another, and nothing else does."""
-    parent = models / run.stage.parent / WEIGHTS if run.stage.parent else None
+    parent = _start_weights(run, models)
     return content_key(
         run=asdict(run),
         code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", *_SHARED_CODE),
         shards=[file_sha256(path) for path in sorted(encoded.glob("*"))],
         parent=file_sha256(parent) if parent and parent.is_file() else "",
     )
+
+
+def _start(run: StageRun, models: Path) -> Path | None:
+    """The folder of the model that a stage starts from; None: it starts from random weights."""
+    if run.stage.parent:
+        return models / run.stage.parent
+    return Path(run.stage.base).expanduser() if run.stage.base else None
+
+
+def _start_weights(run: StageRun, models: Path) -> Path | None:
+    start = _start(run, models)
+    return start / WEIGHTS if start else None
 
 
 def training_clips(encoded: Path) -> dict[str, int]:
@@ -171,19 +185,30 @@ def _initial_model(
     run: StageRun, samples: pd.DataFrame, encoded: Path, encoders: Encoders, models: Path
 ) -> tuple[OmniHumanTransformer, tuple[str, ...]]:
     """The weights to start from, and the modalities that they know."""
-    if run.stage.parent is None:
+    start = _start(run, models)
+    if start is None:
         torch.manual_seed(run.seed)
         model = OmniHumanTransformer(run.model, encoders.widths)
         if isinstance(model.prediction, Departure):
             model.prediction.latent_std.copy_(latent_std(samples, encoded))
         return model, ("text", "reference")
-    model, parent = load_model(models / run.stage.parent)
-    if parent.model != run.model or parent.encoders != encoders:
+    if run.stage.parent and not (start / WEIGHTS).is_file():
         raise UserError(
-            f"{models / run.stage.parent} was trained with another model or other encoders than stage {run.name} is"
-            " configured for: run `dvc repro` to train the parent again"
+            f"stages.{run.name}.parent is {run.stage.parent}: {start / WEIGHTS} is missing, run"
+            f" `dvc repro train@{run.stage.parent}` first"
         )
-    return model.train(), parent.modalities
+    model, parent = load_model(start)
+    if run.stage.parent and (parent.model != run.model or parent.encoders != encoders):
+        raise UserError(
+            f"{start} was trained with another model or other encoders than stage {run.name} is configured for: run"
+            " `dvc repro` to train the parent again"
+        )
+    if parent.model != run.model or not parent.encoders.same_networks(encoders):
+        raise UserError(
+            f"{start}, the base of stage {run.name}, was imported for another model or other encoders than are"
+            " configured: import it again with the present model.* and encode.*"
+        )
+    return model.train(), tuple(dict.fromkeys((*parent.modalities, "text", "reference")))
 
 
 def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
@@ -193,8 +218,9 @@ def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
     """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
     chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
+    shards = ShardReader(place_of_shards(encoded))
     squares = [
-        np.square(load_clip(encoded / row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
+        np.square(shards.clip(row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
         for row in chosen.to_dict("records")
     ]
     return torch.from_numpy(np.sqrt(np.mean(squares, axis=0))).float().clamp(min=1e-3)

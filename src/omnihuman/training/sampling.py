@@ -88,8 +88,8 @@ class _PhaseDraws:
                 f"{where}.area_pixels is {phase.area_pixels}: no clip is so small, the smallest has"
                 f" {(width * height).min()} pixels; raise it or encode more clips"
             )
-        flags = (samples[name].to_numpy(bool)[rows] for name in ("audio_eligible", "pose_eligible"))
-        weights, text_only = draw_weights(*flags, stage.mix), stage.data.text_only_fraction
+        audio, pose = (samples[name].to_numpy(bool)[rows] for name in ("audio_eligible", "pose_eligible"))
+        weights, text_only = draw_weights(audio, pose, stage.mix), stage.data.text_only_fraction
         combined = weights if not text_only else (1 - text_only) * weights + text_only / len(rows)
         self.probabilities = np.zeros(len(samples))
         """Of each clip; zero where it is too large for the phase."""
@@ -103,7 +103,7 @@ class _PhaseDraws:
         of_size = (width << 32 | height)[rows]
         order = np.argsort(of_size, kind="stable")
         begins = np.flatnonzero(np.diff(of_size[order], prepend=-1))
-        groups = np.split(order, begins[1:])
+        groups = [group for group in np.split(order, begins[1:]) if combined[group].any()]
         self._pools = [_Pool(rows[group], combined[group]) for group in groups]
         self._sizes = _ends(np.array([combined[group].sum() for group in groups]))
 

@@ -15,3 +15,5 @@ class Compute:
     """What lies in the memory of the CPU instead of the GPU's: `none`, `optimizer`, or `all` (weights too, zero3)."""
     processes_per_node: int = 1
     """Where `$OMNIHUMAN_PROCESSES` does not say."""
+    profile_steps: int = 0
+    """Batches of the first process of which PyTorch's profiler writes a trace; 0 for none."""

@@ -29,6 +29,9 @@ class Encode:
     speech_encoder: str = "log_mel"
     """`log_mel` (no weights), `wav2vec2` or `whisper`."""
     speech_weights: str = ""
+    store_speech: bool = True
+    """Whether shards hold the sound's features. Else the loader makes them of the stored sound, which has a thirtieth
+    of the bytes of those of `wav2vec2`, but each loader then runs it."""
     text_encoder: str = "hashed_words"
     """`hashed_words` (no weights), `t5` (also UMT5) or `t5gemma2`."""
     text_weights: str = ""

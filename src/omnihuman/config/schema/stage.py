@@ -64,7 +64,11 @@ class Batching:
     """How the draws of a step go through the network."""
 
     sizes: str = "one_size"
-    """`one_size`: a step draws a size and then clips of it; `native`: clips of all sizes, packed without padding."""
+    """`one_size`: a step draws a size and then clips of it; `native`: clips of all sizes, packed without padding.
+
+    Both draw each clip as often. But where a size has more eligible clips than another, few hundred steps of one size
+    scatter around the mix by percents, those of native sizes do not.
+    """
     max_tokens_per_pack: int | None = None
     """A rank's part of a step is cut into packs of at most so many tokens, which fit its memory; none: one pack."""
 
@@ -77,8 +81,11 @@ class Stage:
     """Whether it is trained. A stage that is not leaves params.yaml, and its parent becomes its children's."""
     parent: str | None = None
     """Stage whose weights this one starts from."""
+    base: str = ""
+    """Folder of an imported base (`omnihuman checkpoint import`) that a stage without a parent starts from; empty: it
+    starts from random weights."""
     starts_from: str = ""
-    """What DVC hashes before the stage: set by composition from `parent`."""
+    """What DVC hashes before the stage: set by composition from `parent` and `base`."""
     introduces: tuple[str, ...] = ()
     """Modalities that become active here; without newly eligible clips the parent's weights pass on."""
     frozen: tuple[str, ...] = ()

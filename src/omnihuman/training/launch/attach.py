@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from omnihuman.training.launch.job import ENDED_FROM_OUTSIDE, Job, JobRecord, Launcher
+from omnihuman.training.launch.job import ENDED_FROM_OUTSIDE, Job, Launcher
 from omnihuman.training.launch.kubernetes import KubernetesLauncher
 from omnihuman.training.launch.local import LocalLauncher
 from omnihuman.training.launch.slurm import SlurmLauncher
@@ -46,12 +46,23 @@ def run_job(job: Job, report: Report) -> None:
         JobFailed: it ended with another code than 0.
         UserError: it could not be submitted.
     """
+    attached = _follow(job, report)
+    if attached and not (job.models / job.stage).is_dir():
+        log.info("%s: another checkout had submitted that job; publishing here too", job.stage)
+        _follow(job, report)  # goes on from the last checkpoint, with nothing left to train
+
+
+def _follow(job: Job, report: Report) -> bool:
+    """Sees one job through; whether it ran already."""
     launcher = launcher_of(job)
     output = _NewLines(job.log)
     output.skip()
     metrics = _NewLines(job.metrics)
     try:
-        job_id = _live_or_submitted(job, launcher)
+        live = launcher.find()
+        if live:
+            log.info("%s: attached to the running job %s", job.stage, live)
+        job_id = live or _submit(job, launcher)
         while (code := launcher.exit_code(job_id)) is None:
             _relay(output, metrics, report)
             time.sleep(launcher.poll_seconds)
@@ -64,14 +75,11 @@ def run_job(job: Job, report: Report) -> None:
         raise JobFailed(code, f"the job {job_id} was ended from outside; call again, and it goes on where it saved")
     if code:
         raise JobFailed(code, f"the job {job_id} ended with exit code {code}: see {job.log}")
+    return bool(live)
 
 
-def _live_or_submitted(job: Job, launcher: Launcher) -> str:
-    job_id = launcher.find()
-    if job_id:
-        log.info("%s: attached to the running job %s", job.stage, job_id)
-        return job_id
-    record: JobRecord = launcher.submit()
+def _submit(job: Job, launcher: Launcher) -> str:
+    record = launcher.submit()
     record.save(job.record)
     log.info("%s: job %s (%s), log in %s", job.stage, record.id, record.launcher, job.log)
     return record.id

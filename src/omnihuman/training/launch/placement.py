@@ -19,7 +19,7 @@ VARIABLES = {
     "OMNIHUMAN_KUBERNETES_CLAIM": "volume claim that holds the checkout and $OMNIHUMAN_HOME",
     "OMNIHUMAN_KUBERNETES_MOUNT": "where this machine has that volume; the pods get it at the same place",
     "OMNIHUMAN_KUBERNETES_NAMESPACE": "namespace (default: default)",
-    "OMNIHUMAN_DEVICE": "name of the device, for --plan away from it, as in conf/measured/throughput.yaml",
+    "OMNIHUMAN_DEVICE": "name of the device, for --plan away from it, as in throughput.jsonl",
     "OMNIHUMAN_GPU_HOUR_PRICE": "price of an hour of one process's device, for --plan",
 }
 """Every variable of the launcher and what it says."""

@@ -1,0 +1,137 @@
+"""Reading parts of files that lie in a folder or below an S3 prefix.
+
+Address, region and keys of S3 come from the environment (`AWS_*`, `AWS_ENDPOINT_URL` for another server than Amazon's).
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from omnihuman.errors import UserError
+
+Range = tuple[int, int]
+"""First byte, and the byte after the last."""
+_THREADS = 16
+_ATTEMPTS = 5
+_CONNECTING = Lock()
+"""boto3 makes clients out of one session, which is not for several threads at once."""
+
+
+class Files(Protocol):
+    """Files by name; safe to hand to another process, which then opens connections of its own."""
+
+    def head(self, name: str, count: int) -> tuple[bytes, int]:
+        """The first bytes of a file, fewer where it is shorter, and its whole size.
+
+        Raises:
+            UserError: the file does not exist or cannot be reached.
+        """
+        ...
+
+    def read(self, name: str, ranges: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range.
+
+        Raises:
+            UserError: as `head`, or the file ends before a range does.
+        """
+        ...
+
+
+def files_at(place: str | Path) -> Files:
+    """The files of a folder, or below `s3://bucket/prefix`."""
+    return S3Files(str(place)) if str(place).startswith("s3://") else LocalFiles(Path(place))
+
+
+class LocalFiles:
+    """See `Files`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def head(self, name: str, count: int) -> tuple[bytes, int]:
+        """See `Files.head`."""
+        path = self._folder / name
+        try:
+            with path.open("rb") as file:
+                return file.read(count), os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; copy it there again") from error
+
+    def read(self, name: str, ranges: Sequence[Range]) -> list[bytes]:
+        """See `Files.read`."""
+        path = self._folder / name
+        try:
+            with path.open("rb", buffering=0) as file:
+                parts = [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; copy it there again") from error
+        return _whole(str(path), ranges, parts)
+
+
+class S3Files:
+    """See `Files`; one GET a range, those of one call at the same time."""
+
+    def __init__(self, address: str) -> None:
+        bucket, _, prefix = address.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise UserError(f"{address} names no bucket: write s3://bucket/prefix")
+        self._bucket, self._prefix = bucket, f"{prefix.rstrip('/')}/".lstrip("/")
+        self._process, self._client, self._threads = 0, None, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_process": 0, "_client": None, "_threads": None}
+
+    def head(self, name: str, count: int) -> tuple[bytes, int]:
+        """See `Files.head`."""
+        self._connect()
+        return self._get(name, (0, count))
+
+    def read(self, name: str, ranges: Sequence[Range]) -> list[bytes]:
+        """See `Files.read`."""
+        threads = self._connect()
+        parts = list(threads.map(lambda part: self._get(name, part)[0] if part[0] < part[1] else b"", ranges))
+        return _whole(self._address(name), ranges, parts)
+
+    def _connect(self) -> ThreadPoolExecutor:
+        """Neither connections nor threads survive a fork."""
+        with _CONNECTING:
+            if self._client is None or self._threads is None or self._process != os.getpid():
+                import boto3
+                from botocore.config import Config
+
+                retries: Any = {"max_attempts": _ATTEMPTS, "mode": "standard"}
+                config = Config(retries=retries, max_pool_connections=2 * _THREADS, connect_timeout=10, read_timeout=60)
+                self._client = boto3.client("s3", config=config)
+                self._threads = ThreadPoolExecutor(_THREADS)
+                self._process = os.getpid()
+            return self._threads
+
+    def _get(self, name: str, part: Range) -> tuple[bytes, int]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        assert self._client is not None
+        key = self._prefix + name
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={part[0]}-{part[1] - 1}")
+            return answer["Body"].read(), int(answer["ContentRange"].rpartition("/")[2])
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "InvalidRange":  # it ends before the range begins
+                return b"", int(error.response["Error"].get("ActualObjectSize", 0))
+            remedy = "copy it there again" if code in ("NoSuchKey", "404") else "check the address and AWS_* settings"
+            raise UserError(f"{self._address(name)} cannot be read: {code}; {remedy}") from error
+        except BotoCoreError as error:
+            raise UserError(f"{self._address(name)} cannot be read: {error}; check AWS_* and the network") from error
+
+    def _address(self, name: str) -> str:
+        return f"s3://{self._bucket}/{self._prefix}{name}"
+
+
+def _whole(where: str, ranges: Sequence[Range], parts: list[bytes]) -> list[bytes]:
+    for (start, stop), part in zip(ranges, parts, strict=True):
+        if len(part) != stop - start:
+            raise UserError(f"{where} ends at byte {start + len(part)}, before {stop}: copy it there again")
+    return parts

@@ -1,0 +1,69 @@
+"""The moving average: its warm-up, its pieces, and what frozen parameters do."""
+
+import json
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from safetensors.torch import save_file
+from tests.tiny import random_model
+
+from omnihuman.training.ema import WeightAverage, averaged_weights, fragments, warmed_up
+
+
+class Steps(pl.Trainer):
+    """A trainer whose steps the test counts."""
+
+    global_step = 0
+
+
+def test_the_decay_warms_up_to_its_value() -> None:
+    decays = [warmed_up(0.999, step) for step in range(20_000)]
+    assert decays[0] == 0.1 and decays == sorted(decays) and decays[-1] == 0.999
+
+
+def test_the_average_of_one_process_equals_the_formula(tmp_path: Path) -> None:
+    model = random_model()
+    average = WeightAverage(model, 0.9, rank=0, resume=None)
+    trainer = Steps(logger=False, enable_checkpointing=False, accelerator="cpu")
+    average.on_train_start(trainer, model)
+    expected = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for step in range(1, 4):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        trainer.global_step = step
+        for _ in range(2):  # a second micro-step of the same step changes nothing
+            average.on_train_batch_end(trainer, model, None, None, 0)
+        decay = warmed_up(0.9, step)
+        for name, parameter in model.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
+    average.save(tmp_path)
+    whole = averaged_weights(tmp_path, {name: tensor.shape for name, tensor in expected.items()})
+    assert whole.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(whole[name], tensor, rtol=1e-5, atol=1e-6)
+
+    resumed = WeightAverage(model, 0.9, rank=0, resume=tmp_path)
+    resumed.on_train_start(trainer, model)
+    (tmp_path / "again").mkdir()
+    resumed.save(tmp_path / "again")
+    again = averaged_weights(tmp_path / "again", {name: tensor.shape for name, tensor in expected.items()})
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_pieces_of_any_number_of_ranks_join(tmp_path: Path) -> None:
+    whole = torch.arange(24.0)
+    for rank, (start, end) in enumerate([(0, 5), (5, 17), (17, 24)]):
+        starts = json.dumps({"weight": start})
+        save_file({"weight": whole[start:end].clone()}, tmp_path / f"ema-{rank:05d}.safetensors", {"starts": starts})
+    joined = averaged_weights(tmp_path, {"weight": torch.Size([4, 6])})
+    assert torch.equal(joined["weight"], whole.reshape(4, 6))
+
+
+def test_what_is_frozen_has_no_average() -> None:
+    model = random_model()
+    frozen = next(iter(dict(model.named_parameters())))
+    model.get_parameter(frozen).requires_grad_(False)
+    names = {fragment.name for fragment in fragments(model, 0)}
+    assert frozen not in names and len(names) == len(list(model.parameters())) - 1

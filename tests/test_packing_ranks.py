@@ -1,0 +1,175 @@
+"""A step's draws divide over ranks and packs: nothing lost, within the budget, balanced, the same for every world."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from tests.test_sampling import corpus, packs_of
+from tests.tiny import ENCODERS, random_clip, random_model, write_encoded
+from torch.utils.data import DataLoader
+
+from omnihuman.batch import Pack
+from omnihuman.config.schema.diffusion import Diffusion
+from omnihuman.config.schema.stage import Activation, Batching, Mix, Stage
+from omnihuman.data.shards import save_shard
+from omnihuman.errors import UserError
+from omnihuman.training.module import sample_losses
+from omnihuman.training.packing import Division, MeasuredCost, TokenCounts, loss_weight
+from omnihuman.training.sampling import Draw, SampleOrder
+
+NATIVE = Stage(
+    activate=Activation(0.9, 0.7, 0.5, 0.25), mix=Mix(0.5, 0.5), batching=Batching(sizes="native"), steps=100
+)
+
+
+def test_tokens_are_those_of_video_reference_and_text() -> None:
+    samples = pd.DataFrame({"width": [32, 64], "height": [48, 64]})
+    tokens = TokenCounts(samples, ENCODERS, patch_size=2)  # nine frames: three latents
+    assert tokens(Draw(0, 0)) == (3 + 1) * 2 * 3 + 6
+    assert tokens(Draw(1, 0, num_latents=1)) == (1 + 1) * 4 * 4 + 6
+    assert tokens.largest() == 4 * 16 + 6
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    world_size=st.integers(1, 4),
+    per_rank=st.integers(1, 6),
+    spare=st.integers(0, 60),
+    seed=st.integers(0, 9),
+)
+def test_every_draw_is_computed_once_within_the_budget(
+    sizes: list[int], world_size: int, per_rank: int, spare: int, seed: int
+) -> None:
+    samples = pd.DataFrame({"width": [8 * size for size in sizes], "height": 8})
+    tokens = TokenCounts(samples, ENCODERS, 1)
+    budget = tokens.largest() + spare
+    rows = np.random.default_rng(seed).integers(len(sizes), size=world_size * per_rank)
+    draws = [Draw(int(row), index) for index, row in enumerate(rows)]
+    ranks = Division(budget, world_size, tokens).packs(draws)
+    assert sorted(draw.index for packs in ranks for pack in packs for draw in pack) == list(range(len(draws)))
+    assert len({len(packs) for packs in ranks}) == 1 and all(pack for packs in ranks for pack in packs)
+    assert max(sum(map(tokens, pack)) for packs in ranks for pack in packs) <= budget
+    assert all(pack == sorted(pack, key=lambda draw: draw.index) for packs in ranks for pack in packs)
+
+
+def test_measured_runtimes_balance_better_than_counting_samples() -> None:
+    """Long samples cost more than in proportion; the ranks' seconds are compared under that cost."""
+    cost = MeasuredCost((100, 1000, 4000), (0.1, 1.5, 12.0))
+    assert (cost(100), cost(550), cost(8000)) == (0.1, pytest.approx(0.8), 24.0)
+    samples = pd.DataFrame({"width": [64, 128, 256, 384, 512], "height": 64})
+    tokens = TokenCounts(samples, replace(ENCODERS, num_frames=25), 1)
+    rows = np.random.default_rng(1).integers(5, size=(20, 64))
+
+    def imbalance(division: Division) -> float:
+        """Mean over steps of the slowest rank's seconds over the mean rank's."""
+        worst = []
+        for step in rows:
+            draws = [Draw(int(row), place) for place, row in enumerate(step)]
+            seconds = [sum(cost(tokens(draw)) for pack in packs for draw in pack) for packs in division.packs(draws)]
+            worst.append(max(seconds) / np.mean(seconds))
+        return float(np.mean(worst))
+
+    by_count, by_runtime = imbalance(Division(None, 8)), imbalance(Division(None, 8, tokens, cost))
+    assert by_runtime < 1.05 < 1.2 < by_count
+
+
+def test_the_draws_do_not_depend_on_ranks_workers_or_resume(tmp_path: Path) -> None:
+    write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, True), (False, False)])
+    alone = packs_of(tmp_path, NATIVE)
+    expected = [samples_of(alone.packs(step)) for step in range(6)]
+    for world_size in (2, 4):
+        ranks = [packs_of(tmp_path, NATIVE, rank=rank, world_size=world_size) for rank in range(world_size)]
+        for step in range(6):
+            parts = [samples_of(rank.packs(step)) for rank in ranks]
+            assert [len(part) for part in parts] == [8 // world_size] * world_size
+            assert set.union(*parts) == expected[step], "activations, windows and noise come with the index"
+    alone.first_step = 3
+    for workers in (0, 2, 3):
+        loader = iter(DataLoader(alone, batch_size=None, num_workers=workers, multiprocessing_context=None))
+        assert [samples_of([next(loader)]) for _ in range(3)] == expected[3:6], f"{workers} workers"
+
+
+def samples_of(packs: list[Pack]) -> set[tuple]:
+    """Each sample as its noise's sum and its switches, which tell it from all others."""
+    names = ("reference_on", "audio_on", "pose_on", "motion_on")
+    return {
+        (
+            round(float(part.noise[i].sum()), 4),
+            round(float(part.sigma[i]), 6),
+            *(bool(getattr(part.conditions, name)[i]) for name in names),
+        )
+        for pack in packs
+        for part in pack
+        for i in range(len(part.sigma))
+    }
+
+
+def write_sizes(folder: Path, sides: list[int]) -> None:
+    """An encoded folder of square clips of these sides in latents."""
+    write_encoded(folder / "encoded", [(True, True)] * len(sides))
+    random = np.random.default_rng(0)
+    clips = [(f"clip-{i}", random_clip(random, height=side, width=side)) for i, side in enumerate(sides)]
+    save_shard(folder / "encoded" / "shard-00000.safetensors", clips, ENCODERS)
+    path = folder / "encoded" / "samples.parquet"
+    samples = pd.read_parquet(path)
+    samples["width"] = samples["height"] = [8 * side for side in sides]
+    samples.to_parquet(path)
+
+
+def test_gradients_of_packs_and_ranks_add_up_to_those_of_the_step(tmp_path: Path) -> None:
+    write_sizes(tmp_path, [2, 3, 4])
+    samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
+    tokens = TokenCounts(samples, ENCODERS, 1)
+    budget = 2 * tokens.largest()
+    stage = replace(NATIVE, batching=Batching("native", budget))
+    model = random_model()
+
+    def gradient(world_size: int, of_stage: Stage) -> torch.Tensor:
+        model.zero_grad()
+        for rank in range(world_size):
+            packs = packs_of(tmp_path, of_stage, rank=rank, world_size=world_size, tokens=tokens)
+            assert packs.num_packs(0) == len(packs.packs(0))
+            for pack in packs.packs(0):
+                mean = sample_losses(model, pack, Diffusion()).mean()
+                (mean * loss_weight(pack, 8, world_size) / world_size).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    whole = gradient(1, NATIVE)
+    assert packs_of(tmp_path, stage, tokens=tokens).num_packs(0) > 1
+    for world_size, of_stage in ((1, stage), (2, NATIVE), (2, stage), (4, stage)):
+        torch.testing.assert_close(gradient(world_size, of_stage), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_divided_is_named() -> None:
+    tokens = TokenCounts(pd.DataFrame({"width": [32] * 3, "height": 32}), ENCODERS, 1)
+    Division(world_size=2, tokens=tokens).check(3, 8, "3_pose")
+    with pytest.raises(UserError, match="4 ranks for 3 training clips: start at most 3"):
+        Division(world_size=4).check(3, 8, "3_pose")
+    with pytest.raises(UserError, match=r"training.global_batch_size is 8: no multiple of the 3 ranks, set 9"):
+        Division(world_size=3).check(3, 8, "3_pose")
+    with pytest.raises(UserError, match=r"stages.3_pose.batching.max_tokens_per_pack is 50: the largest clip has 70"):
+        Division(50, tokens=tokens).check(3, 8, "3_pose")
+    draws = [Draw(0, index) for index in range(8)]
+    assert [len(packs) for packs in Division(140, 2, tokens).packs(draws, 3)] == [3, 3]
+    with pytest.raises(UserError, match="8 samples of at most 70 tokens do not fit 1 packs of max_tokens_per_pack"):
+        Division(140, 2, tokens).packs(draws, 1)
+
+
+def test_packs_of_a_large_corpus_are_full() -> None:
+    """Few tokens of the budget stay empty when a step holds many draws."""
+    samples = corpus()
+    tokens = TokenCounts(samples, ENCODERS, 1)
+    order = SampleOrder(samples, NATIVE, 256, 17, "3_pose")
+    budget = 10 * tokens.largest()
+    filled = []
+    for step in range(5):
+        packs = [pack for rank in Division(budget, 4, tokens).packs(order.batch(step)) for pack in rank]
+        filled.append(sum(sum(map(tokens, pack)) for pack in packs) / (budget * len(packs)))
+    assert np.mean(filled) > 0.8
