@@ -20,7 +20,8 @@ from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.keyed_random import generator, uniform
 from omnihuman.training.packing import Cost, Division, TokenCounts
-from omnihuman.training.sampling import Draw, SampleOrder
+from omnihuman.training.sampling import Draw
+from omnihuman.training.skipping import Order
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,14 @@ class StagePacks(IterableDataset):
             none: all count alike.
         cost: of a sample by its tokens, e.g. `MeasuredCost`, by which the ranks are balanced.
         encoders: that made the shards, for shards without the sound's features.
+        packs_per_step: on every rank, where training fixes it; by default as many as the budget of tokens asks for.
     """
 
     def __init__(
         self,
         samples: pd.DataFrame,
         encoded: str | Path,
-        order: SampleOrder,
+        order: Order,
         settings: SampleSettings,
         empty_text: np.ndarray,
         rank: int = 0,
@@ -93,13 +95,14 @@ class StagePacks(IterableDataset):
         tokens: TokenCounts | None = None,
         cost: Cost = float,
         encoders: Encoders | None = None,
+        packs_per_step: int | None = None,
     ) -> None:
         self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
         self.first_step = 0
         self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
         self._shards, self._order = ShardReader(encoded), order
         self._settings, self._empty_text = settings, empty_text
-        self._rank, self._encoders = rank, encoders
+        self._rank, self._encoders, self._packs_per_step = rank, encoders, packs_per_step
 
     def __iter__(self) -> Iterator[Pack]:
         """Yields pack after pack, as `packs` gives them; of several loader workers each makes its share of them."""
@@ -109,7 +112,7 @@ class StagePacks(IterableDataset):
         yield from map(self._pack, itertools.islice(every, number, None, count))
 
     def num_packs(self, step: int) -> int:
-        """How many packs a step has, on every rank alike; without `max_tokens_per_pack` it is one."""
+        """How many packs a step has, on every rank alike."""
         return len(self.draws(step))
 
     def packs(self, step: int) -> list[Pack]:
@@ -118,7 +121,7 @@ class StagePacks(IterableDataset):
 
     def draws(self, step: int) -> list[list[Draw]]:
         """This rank's draws of a step, those of each pack."""
-        return self._division.packs(self._order.batch(step))[self._rank]
+        return self._division.packs(self._order.batch(step), self._packs_per_step)[self._rank]
 
     def _pack(self, draws: list[Draw]) -> Pack:
         return pack_samples([self._sample(draw) for draw in draws])

@@ -4,7 +4,6 @@ import json
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import cast
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -29,8 +28,8 @@ from omnihuman.training.profile import StepTrace
 from omnihuman.training.progress import CurveReport, ProgressLines
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
-from omnihuman.training.share import MicroSteps
 from omnihuman.training.shares import log_draws
+from omnihuman.training.skipping import TakenSteps
 from omnihuman.training.strategy import trainer_arguments
 from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
@@ -79,7 +78,7 @@ def fit(
         return newest
     skipped = SkippedSteps(place.work, ranks)
     order = SampleOrder(samples, run.stage, training.global_batch_size, run.seed, run.name)
-    micro_steps = MicroSteps(order, training.accumulate, skipped.positions)
+    steps = TakenSteps(order, skipped.positions)
     settings = _sample_settings(run, description.encoders)
     if ranks.first:
         log_draws(order, samples, settings)
@@ -88,19 +87,20 @@ def fit(
     packs = StagePacks(
         samples,
         place_of_shards(place.encoded),
-        cast(SampleOrder, micro_steps),
+        steps,
         settings,
         text,
         ranks.rank,
         ranks.size,
         tokens,
         encoders=description.encoders,
+        packs_per_step=training.accumulate,
     )
-    packs.first_step = newest.manifest.step * training.accumulate if newest else 0
+    packs.first_step = newest.manifest.step if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:
         compile_blocks(model)
-    watch = LossWatch(training, ranks, micro_steps, packs, samples, skipped)
+    watch = LossWatch(training, ranks, steps, packs, samples, skipped)
     module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
     loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
     if newest:

@@ -67,22 +67,19 @@ class Division:
     cost: Cost = float
     """Without a table of measured runtimes a sample costs its tokens."""
 
-    def check(self, num_clips: int, batch_size: int, stage: str) -> None:
-        """Raises `UserError` where a step cannot be divided, before anything is loaded."""
-        ranks, budget = self.world_size, self.max_tokens_per_pack
-        largest = self.tokens.largest() if self.tokens else 1
-        if num_clips < ranks:
-            raise UserError(f"{ranks} ranks for {num_clips} training clips: start at most {num_clips}, or add videos")
-        if batch_size % ranks:
-            raise UserError(
-                f"training.global_batch_size is {batch_size}: no multiple of the {ranks} ranks, set"
-                f" {max(1, round(batch_size / ranks)) * ranks} or start another number of ranks"
-            )
-        if budget is not None and largest > budget:
-            raise UserError(
-                f"stages.{stage}.batching.max_tokens_per_pack is {budget}: the largest clip has {largest} tokens with"
-                " its reference and text, set at least that, or encode at a smaller encode.area_pixels"
-            )
+    def check(self, batch_size: int, packs_per_rank: int, stage: str) -> None:
+        """Raises `UserError` where a step might not fit its packs, before anything is loaded."""
+        budget, largest = self.max_tokens_per_pack, self.tokens.largest() if self.tokens else 1
+        samples = -(-batch_size // (self.world_size * packs_per_rank))
+        if budget is None or samples * largest <= budget:
+            return
+        remedy = "encode at a smaller encode.area_pixels"
+        if fitting := budget // largest:
+            remedy = f"training.accumulate to {-(-batch_size // (self.world_size * fitting))}, or {remedy}"
+        raise UserError(
+            f"stages.{stage}.batching.max_tokens_per_pack is {budget}: {samples} sample(s) of {largest} tokens, the"
+            f" largest clip's with its reference and text, may come at once; set it to {samples * largest}, {remedy}"
+        )
 
     def packs(self, draws: Sequence[Draw], packs_per_rank: int | None = None) -> list[list[list[Draw]]]:
         """The draws of each pack of each rank, equally many packs a rank, none empty, in the order of the draws.

@@ -25,6 +25,7 @@ from omnihuman.training.checkpoints import Checkpoint
 from omnihuman.training.fit import StageRun, fit
 from omnihuman.training.freezing import freeze
 from omnihuman.training.identity import check_same_run
+from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
@@ -131,14 +132,13 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
     """What a rank can know before it meets the others or touches a GPU.
 
     Raises:
-        UserError: there is no training clip, or there are too many ranks.
+        UserError: there is no training clip, there are too many ranks, or a step might not fit its packs.
     """
-    check_ranks(compute, run.training, ranks, len(_training_samples(encoded)))
-    if (budget := run.stage.batching.max_tokens_per_pack) is not None:
-        raise UserError(
-            f"stages.{run.name}.batching.max_tokens_per_pack is {budget}: steps of different numbers of packs cannot be"
-            " trained yet; leave it out and set training.accumulate, which cuts each step into as many parts"
-        )
+    samples = _training_samples(encoded)
+    check_ranks(compute, run.training, ranks, len(samples))
+    tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
+    division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
+    division.check(run.training.global_batch_size, run.training.accumulate, run.name)
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:

@@ -13,7 +13,7 @@ from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 from omnihuman.training.dataset import StagePacks
 from omnihuman.training.ranks import Ranks
-from omnihuman.training.share import MicroSteps
+from omnihuman.training.skipping import TakenSteps
 
 _RECENT = 50
 """Steps whose median a spike is measured by; fewer than a fifth of them tell nothing yet."""
@@ -31,7 +31,7 @@ class LossWatch:
 
     config: Training
     ranks: Ranks
-    order: MicroSteps
+    order: TakenSteps
     packs: StagePacks
     samples: pd.DataFrame
     skipped: "SkippedSteps"
@@ -75,11 +75,11 @@ class LossWatch:
 
     def _clips(self, step: int, micro_losses: list[float]) -> list[str]:
         """Clips of the micro-steps whose loss is no number, on any rank; of all where every loss is a number."""
-        first = step * self.config.accumulate
         broken = [number for number, loss in enumerate(micro_losses) if not math.isfinite(loss)]
         somewhere = any(self.ranks.gather(bool(broken)))
         wanted = broken if somewhere else range(len(micro_losses))
-        rows = {draw.row for number in wanted for draws in self.packs.draws(first + number) for draw in draws}
+        of_packs = self.packs.draws(step)
+        rows = {draw.row for number in wanted for draw in of_packs[number]}
         names = [str(self.samples.iloc[row]["clip_id"]) for row in rows]
         return sorted({name for part in self.ranks.gather(names) for name in part})
 
