@@ -7,13 +7,13 @@ what one GET costs the loader is not. Clips are noise in the shapes of published
 
 import argparse
 import os
-import resource
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -43,6 +43,8 @@ ENCODERS = Encoders(
     max_text_tokens=128, latent_channels=16, speech_width=768, speech_layers=13, text_width=2048, num_keypoints=133,
 )  # fmt: skip
 SIZES = ((256, 256), (192, 320), (320, 192), (224, 288))
+MIXED_SIZES = ((128, 128), (192, 192), (256, 256), (384, 256), (256, 384), (512, 384))
+"""Of clips that differ in area, for the division over ranks."""
 
 
 @dataclass(frozen=True)
@@ -155,16 +157,19 @@ def measure_loader(num_clips: int, seconds: float, repetitions: int) -> None:
 
 
 def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
-    """Time to divide a step, how full its packs are, how evenly its ranks are loaded."""
-    samples = table(20_000)
+    """Time to divide a step, how full its packs are, how evenly its ranks are loaded.
+
+    In place of measured seconds stands a cost with a linear and a quadratic part, as a transformer has.
+    """
+    samples = table(20_000, MIXED_SIZES)
     tokens = TokenCounts(samples, replace(ENCODERS, num_frames=81), 2)
-    lengths = tuple(sorted({tokens(Draw(row, 0)) for row in range(200)} | {100, 20_000}))
+    lengths = tuple(sorted({tokens(Draw(row, 0)) for row in range(200)}))
     cost = MeasuredCost(lengths, tuple(length + length**2 / 1e4 for length in lengths))
     order = SampleOrder(samples, STAGE, batch_size, SEED, "3_pose")
     ways = {
         "by count": Division(None, world_size),
         "by cost": Division(None, world_size, tokens, cost),
-        "by cost, four largest a pack": Division(4 * tokens.largest(), world_size, tokens, cost),
+        "by cost, one largest a pack": Division(tokens.largest(), world_size, tokens, cost),
     }
     print(f"division of {batch_size} draws over {world_size} ranks, median of {repetitions} steps")
     for name, division in ways.items():
@@ -177,18 +182,20 @@ def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
             costs = [sum(cost(tokens(draw)) for pack in packs for draw in pack) for packs in ranks]
             uneven.append(max(costs) / np.mean(costs))
             number = len(ranks[0])
-            used = sum(map(tokens, draws))
-            full.append(used / (division.max_tokens_per_pack * number * world_size) if number > 1 else 1.0)
+            if division.max_tokens_per_pack:
+                room = division.max_tokens_per_pack * number * world_size
+                full.append(sum(map(tokens, draws)) / room)
+        filled = f", {statistics.median(full):.0%} full" if full else ""
         print(
-            f"  {name:<30} {1000 * statistics.median(taken):6.1f} ms, slowest rank over mean"
-            f" {statistics.median(uneven):.3f}, {number} packs a rank, {statistics.median(full):.0%} full"
+            f"  {name:<28} {1000 * statistics.median(taken):5.1f} ms, slowest rank over mean"
+            f" {statistics.median(uneven):.3f}, {number} packs a rank{filled}"
         )
 
 
-def table(num_clips: int) -> pd.DataFrame:
+def table(num_clips: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> pd.DataFrame:
     """What drawing needs to know of clips, 13% of them eligible for sound and 13% for pose."""
     random = np.random.default_rng(SEED)
-    width, height = np.array(SIZES)[random.integers(len(SIZES), size=num_clips)].T
+    width, height = np.array(sizes)[random.integers(len(sizes), size=num_clips)].T
     eligible = (random.random(num_clips) < ELIGIBLE for _ in range(2))
     return pd.DataFrame(
         dict(zip(("audio_eligible", "pose_eligible"), eligible, strict=True), width=width, height=height)
@@ -200,11 +207,16 @@ def measure_sampler(num_clips: int, batch_size: int, repetitions: int) -> None:
     samples = table(num_clips)
     print(f"drawing from {num_clips:,} clips, steps of {batch_size}, median of {repetitions}")
     for sizes in ("native", "one_size"):
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-        order = SampleOrder(samples, replace(STAGE, batching=Batching(sizes=sizes)), batch_size, SEED, "3_pose")
-        setup, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        stage = replace(STAGE, batching=Batching(sizes=sizes))
+        set_up = partial(SampleOrder, samples, stage, batch_size, SEED, "3_pose")
+        setup = timed(set_up)
+        tracemalloc.start()
+        order = set_up()
+        kept, peak = (size / 2**30 for size in tracemalloc.get_traced_memory())
+        tracemalloc.stop()
         step = statistics.median(timed(partial(order.batch, number)) for number in range(repetitions))
-        print(f"  {sizes:<9} set up {setup:.2f} s, peak {memory / 2**20:.2f} GiB more, a step {1000 * step:.3f} ms")
+        memory = f"peak {peak:.2f} GiB, {kept:.2f} GiB kept"
+        print(f"  {sizes:<9} set up in {setup:.2f} s, {memory}, a step {1000 * step:.3f} ms")
         del order
     weights = np.full(num_clips, 1 / num_clips)
     random = np.random.default_rng(SEED)

@@ -114,13 +114,15 @@ def test_work_of_another_run_is_refused(folder: Path) -> None:
         table.write_bytes(content)
 
 
-def test_more_ranks_than_samples_or_clips_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     common = {"compute__strategy": "zero2", "compute__processes_per_node": 2}
     write_project(tmp_path, **common, training__global_batch_size=1)
     said = Ranks(tmp_path, 2, "batch").end_with(2)
     assert said.count("training.global_batch_size is 1") == 1 and "start at most 1 ranks" in said
     write_project(tmp_path, compute__strategy="single")
     assert "compute.strategy is single, but 2 processes" in Ranks(tmp_path, 2, "single").end_with(2)
+    write_project(tmp_path, **common, training__optimizer="muon")
+    assert "set training.optimizer=adamw" in Ranks(tmp_path, 2, "muon").end_with(2)
 
 
 def spoil(folder: Path, factor: float) -> None:

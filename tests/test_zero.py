@@ -71,6 +71,14 @@ def test_micro_steps_and_low_precision(folder: Path) -> None:
     torch.testing.assert_close(losses(folder, "bfloat16"), losses(folder, "one"), rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize(("strategy", "offload"), [("zero2", "optimizer"), ("zero3", "all")])
+def test_offloading_changes_nothing(folder: Path, strategy: str, offload: str) -> None:
+    write_project(folder, training__ema_decay=0.9, compute__strategy=strategy, compute__offload=offload)
+    Ranks(folder, 1, offload).end_with(0)
+    torch.testing.assert_close(losses(folder, offload), losses(folder, "one"), **_NOISE)
+    assert_near(weights(folder, offload), weights(folder, "one"), atol=1e-4)
+
+
 def test_a_checkpoint_of_ranks_becomes_a_model_that_renders(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_project(folder, compute__strategy="zero3", compute__processes_per_node=2)
     if not work(folder, "zero3").exists():

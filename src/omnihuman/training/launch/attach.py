@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from omnihuman.training.launch.job import ENDED_FROM_OUTSIDE, Job, Launcher
+from omnihuman.training.launch.job import ENDED_FROM_OUTSIDE, Job, JobRecord, Launcher
 from omnihuman.training.launch.kubernetes import KubernetesLauncher
 from omnihuman.training.launch.local import LocalLauncher
 from omnihuman.training.launch.slurm import SlurmLauncher
@@ -46,8 +46,8 @@ def run_job(job: Job, report: Report) -> None:
         JobFailed: it ended with another code than 0.
         UserError: it could not be submitted.
     """
-    attached = _follow(job, report)
-    if attached and not (job.models / job.stage).is_dir():
+    attached, record = _follow(job, report), JobRecord.load(job.record)
+    if attached and (record is None or record.models != str(job.models)):
         log.info("%s: another checkout had submitted that job; publishing here too", job.stage)
         _follow(job, report)  # goes on from the last checkpoint, with nothing left to train
 

@@ -92,11 +92,14 @@ class JobRecord:
     id: str
     submitted: str
     command: list[str]
+    models: str
+    """Where it publishes."""
 
     @staticmethod
-    def now(launcher: str, job_id: str, command: list[str]) -> "JobRecord":
+    def now(job: Job, job_id: str, command: list[str]) -> "JobRecord":
         """Of this moment."""
-        return JobRecord(launcher, job_id, datetime.now(UTC).isoformat(timespec="seconds"), command)
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        return JobRecord(job.placement.launcher, job_id, moment, command, str(job.models))
 
     def save(self, path: Path) -> None:
         """Publishes it as JSON."""

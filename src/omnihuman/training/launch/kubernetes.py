@@ -56,7 +56,7 @@ class KubernetesLauncher:
         if applied.returncode:
             raise UserError(f"kubectl refused {self._file}: {applied.stderr.strip()}")
         log.info("what it prints: kubectl --namespace=%s logs -f job/%s", self._place.namespace, self._job.name)
-        return JobRecord.now("kubernetes", self._job.name, ["kubectl", "apply", f"--filename={self._file}"])
+        return JobRecord.now(self._job, self._job.name, ["kubectl", "apply", f"--filename={self._file}"])
 
     def exit_code(self, job_id: str) -> int | None:
         """None while pods run or are to run again."""

@@ -25,7 +25,11 @@ class LocalLauncher:
 
     def find(self) -> str | None:
         """Process id of torchrun."""
-        return next((str(p.pid) for p in self._members() if NODE_MODULE in p.cmdline()), None)
+        for process in self._members():
+            with suppress(psutil.Error):  # it ended meanwhile
+                if NODE_MODULE in process.cmdline():
+                    return str(process.pid)
+        return None
 
     def submit(self) -> JobRecord:
         """Starts torchrun; ranks whose torchrun was killed would write into the same checkpoints, and end first."""
@@ -42,7 +46,7 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return JobRecord.now("local", str(process.pid), command)
+        return JobRecord.now(self._job, str(process.pid), command)
 
     def exit_code(self, job_id: str) -> int | None:
         """None while torchrun lives; then nothing else of the job does."""

@@ -58,7 +58,7 @@ class SlurmLauncher:
                 " '--partition=gpu --account=lab --time=2-0'"
             )
         job_id = submitted.stdout.strip().partition(";")[0]  # ID;CLUSTER where there are several
-        return JobRecord.now("slurm", job_id, ["sbatch", str(self._script)])
+        return JobRecord.now(self._job, job_id, ["sbatch", str(self._script)])
 
     def script(self) -> str:
         """The text of the sbatch script."""
