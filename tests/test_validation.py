@@ -13,7 +13,7 @@ from tests.tiny import CONFIG, ENCODERS, random_model, write_encoded
 from omnihuman.batch import Pack
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Stage, Training
-from omnihuman.data.shards import load_clip
+from omnihuman.data.shards import ShardReader, load_clip
 from omnihuman.model.checkpoint import load_model
 from omnihuman.training.evaluating import evaluating
 from omnihuman.training.fit import StageRun
@@ -22,6 +22,7 @@ from omnihuman.training.ranks import Ranks
 from omnihuman.training.run import train_stage
 from omnihuman.training.validation import (
     SIGMAS,
+    TripleSource,
     condition_subsets,
     fixed_triples,
     validation_losses,
@@ -54,7 +55,9 @@ def measured(encoded: Path, ranks: Ranks = ALONE) -> dict[str, float]:
     model = random_model()
     clips = validation_set(encoded, 5, EVERYTHING)
     losses = lambda pack: losses_of(model, pack)  # noqa: E731
-    return validation_losses(losses, clips, condition_subsets(EVERYTHING), ENCODERS.max_text_tokens, ranks)
+    return validation_losses(
+        losses, clips, condition_subsets(EVERYTHING), TripleSource(ShardReader(encoded), ENCODERS), ranks
+    )
 
 
 def test_subsets_grow_by_what_the_stage_knows() -> None:

@@ -6,12 +6,12 @@ import lightning.pytorch as pl
 
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage, Training
-from omnihuman.data.shards import Encoders
+from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.training.averaged import average_in_place
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.place import Place
 from omnihuman.training.probes import Probes
-from omnihuman.training.validation import RAW, Validation, condition_subsets, validation_set
+from omnihuman.training.validation import RAW, TripleSource, Validation, condition_subsets, validation_set
 
 
 def insight(
@@ -25,11 +25,12 @@ def insight(
     if training.validate_every_steps:
         clips = validation_set(place.encoded, training.validation_clips, stage.activate)
         subsets = condition_subsets(stage.activate)
-        max_text_tokens = Encoders.load(place.encoded / "encoders.json").max_text_tokens
+        encoders = Encoders.load(place.encoded / "encoders.json")
+        source = TripleSource(ShardReader(place_of_shards(place.encoded)), encoders)
         weights = dict(RAW)
         if average and place.compute.strategy != "zero3":
             weights["_ema"] = partial(average_in_place, average, place.ranks)
-        watching.append(Validation(training, stage.steps, clips, subsets, max_text_tokens, diffusion, place, weights))
+        watching.append(Validation(training, stage.steps, clips, subsets, source, diffusion, place, weights))
     if training.probe_every_steps and place.probe:
         watching.append(Probes(place.probe, training.probe_every_steps, stage.steps, place.work, place.report))
     return watching

@@ -22,7 +22,8 @@ from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Training
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import EncodedClip, load_clip
+from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
+from omnihuman.data.speech_features import with_speech
 from omnihuman.keyed_random import generator, uniform
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.evaluating import evaluating
@@ -44,7 +45,7 @@ class ValidationClip:
     """One clip of the set."""
 
     clip_id: str
-    shard: Path
+    shard: str
     eligible: frozenset[str]
     """Of audio and pose."""
 
@@ -77,9 +78,7 @@ def validation_set(encoded: Path, count: int, activate: Activation) -> Validatio
     wanted = [name for name in ("audio", "pose") if getattr(activate, name) > 0]
     rows.sort(key=lambda row: (-sum(bool(row[f"{n}_eligible"]) for n in wanted), uniform("validation", row["clip_id"])))
     clips = tuple(
-        ValidationClip(
-            row["clip_id"], encoded / row["shard"], frozenset(n for n in ("audio", "pose") if row[f"{n}_eligible"])
-        )
+        ValidationClip(row["clip_id"], row["shard"], frozenset(n for n in ("audio", "pose") if row[f"{n}_eligible"]))
         for row in rows[:count]
     )
     return ValidationSet(clips, held_out=not test.empty)
@@ -97,6 +96,19 @@ def fixed_triples(clip: EncodedClip, clip_id: str, on: tuple[str, ...], max_text
     return TrainingBatch(latents, noise, torch.tensor(SIGMAS), join_conditions([conditions] * len(SIGMAS)))
 
 
+@dataclass(frozen=True)
+class TripleSource:
+    """Where the clips lie, on disk or in S3, and what made them."""
+
+    shards: ShardReader
+    encoders: Encoders
+
+    def triples(self, clip: ValidationClip, on: tuple[str, ...]) -> TrainingBatch:
+        """See `fixed_triples`."""
+        read = with_speech(self.shards.clip(clip.shard, clip.clip_id), self.encoders, needed="audio" in on)
+        return fixed_triples(read, clip.clip_id, on, self.encoders.max_text_tokens)
+
+
 def turns(count: int, ranks: Ranks) -> Iterator[tuple[int, bool]]:
     """This rank's share of `count` things, and whether each counts.
 
@@ -112,7 +124,7 @@ def validation_losses(
     losses: Callable[[Pack], Tensor],
     clips: ValidationSet,
     subsets: Mapping[str, tuple[str, ...]],
-    max_text_tokens: int,
+    source: TripleSource,
     ranks: Ranks,
 ) -> dict[str, float]:
     """Means over clips as `text_reference/sigma_0.125`, and the mean of these as `text_reference/mean`.
@@ -129,9 +141,7 @@ def validation_losses(
         fit = [clip for clip in clips.clips if {"audio", "pose"} & set(on) <= clip.eligible]
         table = torch.zeros(len(fit), len(SIGMAS), dtype=torch.float64)
         for place, counts in turns(len(fit), ranks):
-            clip = fit[place]
-            pack = (fixed_triples(load_clip(clip.shard, clip.clip_id), clip.clip_id, on, max_text_tokens),)
-            measured = losses(pack).double().cpu()
+            measured = losses((source.triples(fit[place], on),)).double().cpu()
             if counts:
                 table[place] = measured
         if fit:
@@ -151,13 +161,13 @@ class Validation(EverySteps):
         num_steps: int,
         clips: ValidationSet,
         subsets: Mapping[str, tuple[str, ...]],
-        max_text_tokens: int,
+        source: TripleSource,
         diffusion: Diffusion,
         place: Place,
         weights: Weights = RAW,
     ) -> None:
         super().__init__(config.validate_every_steps, num_steps)
-        self._clips, self._subsets, self._max_text_tokens = clips, subsets, max_text_tokens
+        self._clips, self._subsets, self._source = clips, subsets, source
         self._diffusion, self._place, self._weights = diffusion, place, weights
         if not clips.held_out:
             log.warning("no clip is held out: the loss by noise level is that of clips that are trained on")
@@ -173,6 +183,6 @@ class Validation(EverySteps):
         kind = "validation" if self._clips.held_out else "validation_seen"
         for suffix, use in self._weights.items():
             with use(module.model), evaluating(module.model), trainer.precision_plugin.forward_context():
-                figures = validation_losses(losses, self._clips, self._subsets, self._max_text_tokens, ranks)
+                figures = validation_losses(losses, self._clips, self._subsets, self._source, ranks)
             if self._place.report:
                 self._place.report(step, {f"{kind}{suffix}/{name}": value for name, value in figures.items()})
