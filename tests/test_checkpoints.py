@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tests.rank_project import STAGE, Ranks, losses, work, write_project
@@ -121,6 +122,11 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     assert said.count("training.global_batch_size is 1") == 1 and "start at most 1 ranks" in said
     write_project(tmp_path, compute__strategy="single")
     assert "compute.strategy is single, but 2 processes" in Ranks(tmp_path, 2, "single").end_with(2)
+    write_project(tmp_path, **common)
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["stages"]["2_audio"]["activate"]["audio"] = 0.5
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert "do not yet exchange gradients rightly" in Ranks(tmp_path, 2, "sound", "2_audio").end_with(2)
     write_project(tmp_path, **common, training__optimizer="muon")
     assert "set training.optimizer=adamw" in Ranks(tmp_path, 2, "muon").end_with(2)
 

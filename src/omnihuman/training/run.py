@@ -134,6 +134,13 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
         UserError: there is no training clip, or there are too many ranks.
     """
     check_ranks(compute, run.training, ranks, len(_training_samples(encoded)))
+    if ranks.size > 1 and (run.stage.activate.audio or run.stage.activate.pose):
+        # A rank without sound or pose in its pack leaves modules out; ZeRO pairs gradients by their order, so that
+        # ranks would add up those of different weights, unseen where sizes happen to agree.
+        raise UserError(
+            f"stages.{run.name}.activate holds audio or pose and {ranks.size} ranks were started: ranks with and"
+            " without them in a pack do not yet exchange gradients rightly; start one rank"
+        )
     if (budget := run.stage.batching.max_tokens_per_pack) is not None:
         raise UserError(
             f"stages.{run.name}.batching.max_tokens_per_pack is {budget}: steps of different numbers of packs cannot be"
