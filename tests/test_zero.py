@@ -44,6 +44,24 @@ def test_two_ranks_train_as_one_process_does(folder: Path, strategy: str) -> Non
     assert_near(weights(folder, strategy), weights(folder, "one"), atol=1e-4)  # six steps of 1e-3, and Adam's quotients
 
 
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_ranks_of_which_some_have_no_sound_or_pose_agree(tmp_path: Path, strategy: str) -> None:
+    """Four samples a step, some of them without sound, pose or reference: two ranks hold different kinds of samples."""
+    mixed = {"text": 0.9, "reference": 0.7, "audio": 0.5, "pose": 0.5}
+    write_project(tmp_path, stage__activate=mixed, stage__introduces=["audio", "pose"])
+    Ranks(tmp_path, 0, "one").end_with(0)
+    write_project(
+        tmp_path,
+        stage__activate=mixed,
+        stage__introduces=["audio", "pose"],
+        compute__strategy=strategy,
+        compute__processes_per_node=2,
+    )
+    Ranks(tmp_path, 2, strategy).end_with(0)
+    torch.testing.assert_close(losses(tmp_path, strategy), losses(tmp_path, "one"), **_NOISE)
+    assert_near(weights(tmp_path, strategy), weights(tmp_path, "one"), atol=1e-4)
+
+
 def test_another_number_of_ranks_goes_on_with_average_and_optimizer(folder: Path) -> None:
     write_project(folder, training__ema_decay=0.9, compute__strategy="zero2", compute__processes_per_node=2)
     for num_ranks, until in ((2, 1), (1, 3)):

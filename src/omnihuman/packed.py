@@ -29,8 +29,9 @@ class Runs:
     def of(lengths: Sequence[int], device: torch.device) -> "Runs":
         """Runs of these lengths, in this order."""
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
-        longest = max(lengths)
-        return Runs(tuple(lengths), len(lengths), sum(lengths), longest, min(lengths) == longest, offsets)
+        longest = max(lengths, default=0)
+        equal = min(lengths, default=0) == longest
+        return Runs(tuple(lengths), len(lengths), sum(lengths), longest, equal, offsets)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, queries: Runs, keys: Runs) -> Tensor:
@@ -46,6 +47,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, queries: Runs, keys: Runs) -> Tensor
     Returns:
         [N, heads * d]
     """
+    if not queries.count:  # nothing, yet of all three, so that each gets its gradient of zero
+        return (q + k + v).flatten(1)
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a GPU normalises them to float32, and no kernel takes both
     if queries.equal and keys.equal:
         q, k, v = (t.unflatten(0, (queries.count, -1)).transpose(1, 2) for t in (q, k, v))

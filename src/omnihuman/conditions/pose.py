@@ -113,9 +113,12 @@ class PoseCondition(nn.Module):
             layer.weight.data.mul_(times)
 
     def forward(self, keypoints: Tensor, pose_on: Tensor, height: int, width: int) -> Tensor:
-        """Keypoints [B, F, K, 3] of F = 4 (T - 1) + 1 frames to [B, P, T, height, width]; zeros where pose is off."""
+        """Keypoints [B, F, K, 3] of F = 4 (T - 1) + 1 frames to [B, P, T, height, width]; zeros where pose is off.
+
+        In training it computes also where no pose is on, with nothing: see `OmniHumanTransformer.forward_packed`.
+        """
         shape = (len(keypoints), num_latent_frames(keypoints.shape[1]), self.join.out_channels, height, width)
-        if not pose_on.any():
+        if not self.training and not pose_on.any():
             return self.join.weight.new_zeros(shape).transpose(1, 2)
         encoded = self._encode(keypoints[pose_on], height, width)  # drawing the others' maps would cost as much
         return encoded.new_zeros(shape).index_put((pose_on,), encoded).transpose(1, 2)
@@ -130,4 +133,4 @@ class PoseCondition(nn.Module):
         first = frames[:, :1].expand(-1, TEMPORAL_FACTOR, -1, -1, -1)
         frames = torch.cat([first, frames[:, 1:]], dim=1).unflatten(1, (-1, TEMPORAL_FACTOR))
         joined = self.join(functional.silu(frames.flatten(2, 3).flatten(0, 1)))
-        return joined.unflatten(0, (batch, -1))
+        return joined.unflatten(0, (batch, frames.shape[1]))

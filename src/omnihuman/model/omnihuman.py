@@ -88,6 +88,9 @@ class OmniHumanTransformer(nn.Module):
     def forward_packed(self, inputs: Sequence[ModelInput]) -> list[Tensor]:
         """Velocities of samples of any sizes, which go through the network as one sequence without padding.
 
+        In training, sound and pose are computed, with nothing, also where no sample has them: all weights get a
+        gradient, if of zero, and in one order, on which ranks that add gradients up must agree.
+
         Args:
             inputs: each holds samples of one size.
 
@@ -99,7 +102,7 @@ class OmniHumanTransformer(nn.Module):
         for one in inputs:
             check_input(one, self.config, self.widths)
         parts = [self._embed(one) for one in inputs]
-        sound = _pack_sound(parts) if self.audio_stream is None else None
+        sound = _pack_sound(parts, idle=self.training) if self.audio_stream is None else None
         attention = self.audio_attention
 
         def listen(number: int, tokens: Tensor, x_places: Tensor | None) -> Tensor:
@@ -193,9 +196,9 @@ class OmniHumanTransformer(nn.Module):
             is_clean=is_clean if is_clean.any() else None,
             sigma=torch.cat([part.sigma for part in parts]),
         )
-        return (
-            packed if self.audio_stream is None else _with_sound_stream(packed, parts, self.audio_stream, self.config)
-        )
+        if self.audio_stream is None or not (self.training or any(len(part.sound) for part in parts)):
+            return packed
+        return _with_sound_stream(packed, parts, self.audio_stream, self.config)
 
     def _velocity(self, part: _Part, tokens: Tensor) -> Tensor:
         """From the network's values [n, C patch^2] of a part's tokens."""
@@ -211,9 +214,9 @@ def _per_sample(values: Tensor) -> Tensor:
     return values[:, None, None, None, None]
 
 
-def _pack_sound(parts: list[_Part]) -> Sound | None:
-    """Who hears what; None where no sample has its audio on."""
-    if not any(len(part.sound) for part in parts):
+def _pack_sound(parts: list[_Part], *, idle: bool) -> Sound | None:
+    """Who hears what; None where no sample has its audio on, unless that is to be computed too."""
+    if not idle and not any(len(part.sound) for part in parts):
         return None
     hears = torch.cat([part.hears for part in parts])
     num_tokens = [part.sound.shape[2] for part in parts for _ in range(part.sound.shape[0] * part.sound.shape[1])]
@@ -229,8 +232,6 @@ def _pack_sound(parts: list[_Part]) -> Sound | None:
 def _with_sound_stream(packed: Packed, parts: list[_Part], stream: AudioStream, config: Model) -> Packed:
     """Puts each sample's sound tokens after its text, turned by the time of their latent frame alone."""
     sound_runs = Runs.of([length for part in parts for length in part.sound_lengths], packed.x.device)
-    if not any(sound_runs.lengths):
-        return packed
     streams = Joint.of(packed.text_runs, sound_runs)
     sound = stream(torch.cat([part.sound.flatten(0, 2) for part in parts]))
     positions = torch.cat([_times(part.sound) for part in parts])

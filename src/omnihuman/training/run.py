@@ -136,6 +136,11 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
     """
     samples = _training_samples(encoded)
     check_ranks(compute, run.training, ranks, len(samples))
+    if compute.strategy == "zero3" and ranks.size > 1 and run.stage.batching.sizes == "native":
+        raise UserError(
+            f"stages.{run.name}.batching.sizes is native and compute.strategy zero3: ranks whose packs hold different"
+            " numbers of sizes would gather the weights different numbers of times; set one_size, or zero2"
+        )
     tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
     division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
     division.check(run.training.global_batch_size, run.training.accumulate, run.name)
