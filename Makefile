@@ -61,7 +61,7 @@ demo: setup ## Run the whole chain and print its figures; DATA=folder for own vi
 	fi
 
 test: test-unit ## All tests: the quick ones first, then the slow
-	@pytest -m "slow and not soak"
+	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "slow and not soak" --durations 25
 
 test-unit: setup-dev ## The quick tests only
 	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) -m "not slow and not soak"
