@@ -83,8 +83,9 @@ bench-model: setup-dev ## The model against diffusers' class, and packing agains
 	@python benchmarks/model_against_diffusers.py
 	python benchmarks/packing.py
 
-bench-train: setup-dev ## The way of the data: loader from disk and S3, packing, drawing from ten million clips
+bench-train: setup-dev ## The way of the data, and what training costs beside the model
 	@python benchmarks/data_path.py
+	python benchmarks/training_overhead.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py

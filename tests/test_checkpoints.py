@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tests.rank_project import STAGE, Ranks, losses, work, write_project
 from tests.small_project import wait_until
 
 from omnihuman.data.manifest import SAMPLES, read_table, write_table
+from omnihuman.errors import UserError
+from omnihuman.training.checkpoints import Checkpoints, damage
+from omnihuman.training.ranks import Ranks as RanksHere
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +85,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder: Path) 
     assert f"{newest}/state does not fit its checksum" in said
     assert f"goes on after step {int(newest.name[5:]) - 1}" in said
     assert published(folder, "damaged") == published(folder, "whole")
+
+
+def test_a_file_that_nobody_listed_and_a_full_disk_in_any_writers_words(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, RanksHere(), keep=2, keep_every_steps=0)
+    with checkpoints.new(1, "single") as partial:
+        (partial / "state").write_text("weights")
+    folder = checkpoints.folder / "step-00000001"
+    assert not damage(folder)
+    (folder / "ema-00007.safetensors").write_text("of another run")
+    assert damage(folder).endswith("ema-00007.safetensors is not in its manifest.json")
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(UserError, match="make room"), checkpoints.new(2, "single"):
+        raise SafetensorError(words)
+    assert not list(checkpoints.folder.glob(".*")), "half a checkpoint was left"
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(folder: Path) -> None:

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 from tests.tiny import random_model
 
+from omnihuman.training.averaged import average_in_place
 from omnihuman.training.ema import WeightAverage, averaged_weights, fragments, warmed_up
+from omnihuman.training.ranks import Ranks
 
 
 class Steps(pl.Trainer):
@@ -67,3 +69,18 @@ def test_what_is_frozen_has_no_average() -> None:
     model.get_parameter(frozen).requires_grad_(False)
     names = {fragment.name for fragment in fragments(model, 0)}
     assert frozen not in names and len(names) == len(list(model.parameters())) - 1
+
+
+def test_what_is_frozen_stays_as_it_is_while_the_average_is_looked_at() -> None:
+    model = random_model()
+    names = list(dict(model.named_parameters()))
+    model.get_parameter(names[0]).requires_grad_(False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    average = WeightAverage(model, 0.9, rank=0, resume=None)
+    average.on_train_start(Steps(logger=False, enable_checkpointing=False, accelerator="cpu"), model)
+    for piece in average.pieces:
+        piece.values.add_(1.0)
+    with average_in_place(average, Ranks(), model):
+        assert torch.equal(model.get_parameter(names[0]), before[names[0]])
+        assert all(torch.equal(model.get_parameter(name), before[name] + 1) for name in names[1:])
+    assert all(torch.equal(model.get_parameter(name), before[name]) for name in names)

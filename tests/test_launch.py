@@ -196,6 +196,18 @@ def test_without_kubectl_the_file_is_written_and_named(tmp_path: Path, monkeypat
     assert len(list(yaml.safe_load_all((tmp_path / "work/job.yaml").read_text()))) == 2
 
 
+def test_a_cluster_that_does_not_answer_gets_no_second_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text(f"#!/bin/sh\necho $3 >> {tmp_path}/asked; echo 'no route to host' >&2; exit 1\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kubectl.parent}{os.pathsep}{os.environ['PATH']}")
+    job = job_in(tmp_path, "short", KUBERNETES | {"OMNIHUMAN_KUBERNETES_MOUNT": "/"})
+    with pytest.raises(UserError, match="could not ask the cluster"):
+        run_job(job, lambda *_: None)
+    assert not (tmp_path / "work/job.yaml").exists(), "it was submitted"
+
+
 @pytest.mark.slow
 def test_the_containers_command_meets_the_other_pod_and_trains(tmp_path: Path) -> None:
     """Both pods of the rendered Job as processes of this machine; only the name of the service leads here instead."""

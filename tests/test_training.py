@@ -179,6 +179,36 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert singular.max() / singular.min() < 3  # alike in all directions, unlike the gradient's own spread
 
 
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    original = StageModule.training_step
+
+    def with_infinite_slope(self, batch, batch_idx):
+        loss, bias = original(self, batch, batch_idx), self.model.base.proj_out.bias.sum()
+        return loss + (bias - bias.detach()).abs().sqrt() if len(self.losses) == 3 else loss
+
+    monkeypatch.setattr(StageModule, "training_step", with_infinite_slope)
+    with pytest.raises(UserError, match="the gradient is no number at step 3, whose samples are of the clips clip-0"):
+        train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
+    """As under DeepSpeed, whose gradients nobody sees before the step."""
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    write_encoded(tmp_path / "encoded", [(True, True)])
+
+    def breaks(self, optimizer):
+        if len(self.losses) == 4:
+            self.model.base.proj_out.bias.grad.fill_(float("nan"))
+
+    monkeypatch.setattr(StageModule, "on_before_optimizer_step", breaks)
+    with pytest.raises(UserError, match=r"after step 4 \d+ weights hold values that are no numbers"):
+        train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
+    (saved,) = (tmp_path / "home/work").glob("*/checkpoints/step-*")
+    assert saved.name == "step-00000002" and not (tmp_path / "models").exists()
+
+
 def test_stage_without_new_data_passes_weights_on_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
     write_encoded(tmp_path / "encoded", [(True, False)])

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_verbs(group(verbs, "data", "the steps from raw videos to encoded clips"))
     train.add_verbs(adder(verbs))
     model.add_verbs(adder(verbs))
-    checkpoint.add_verbs(group(verbs, "checkpoint", "published base weights: import, export, compare"))
+    checkpoint.add_verbs(group(verbs, "checkpoint", "import, export, compare a base; consolidate, reshard a stage"))
     chain.add_verbs(adder(verbs))
     ablate.add_verbs(group(verbs, "ablate", "compare settings: arms that train only where they differ"))
     registry.add_verbs(group(verbs, "registry", "versions of the model: register, promote, roll back, list"))

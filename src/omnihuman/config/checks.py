@@ -20,11 +20,14 @@ LATENT_PIXELS = 8
 """Every video codec here maps 8 x 8 pixels to one latent position."""
 MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
-_MAY_BE_ZERO = ("warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps")
+_MAY_BE_ZERO = (
+    "warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps",
+    "gradient_clip", "weight_decay",
+)  # fmt: skip
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
     "processes_per_node", "num_heads", "num_resamples", "max_text_tokens", "patch_size", "audio_tokens",
-    "accumulate", "keep_checkpoints", "validation_clips",
+    "accumulate", "keep_checkpoints", "max_tokens_per_pack", "validation_clips",
 )  # fmt: skip
 _ENCODERS = {
     "video_codec": ("video_weights", "cosine", {"wan": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}),

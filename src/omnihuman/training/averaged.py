@@ -18,7 +18,7 @@ def average_in_place(average: WeightAverage, ranks: Ranks, model: OmniHumanTrans
     Under ZeRO-2 each rank has a part of the average, and all must enter together. Weights that are divided themselves
     (ZeRO-3) cannot be exchanged.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}  # what is frozen has no average
     # The storage stays where it is: DeepSpeed and compiled blocks hold on to it.
     kept = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
     try:

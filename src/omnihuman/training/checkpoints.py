@@ -3,11 +3,14 @@
 import errno
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256
@@ -19,6 +22,7 @@ MANIFEST = "manifest.json"
 STATE = "state"
 """Lightning's file, or DeepSpeed's folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_IN_WORDS = re.compile(rf"PytorchStreamWriter failed|os error ({'|'.join(map(str, _FULL))})\)")
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def damage(folder: Path, ranks: Ranks | None = None) -> str:
     found = set(_files(folder))
     if missing := sorted(set(expected) - found):
         return f"{folder / missing[0]} is missing"
+    if surplus := sorted(found - set(expected)):
+        return f"{folder / surplus[0]} is not in its {MANIFEST}"
     own = sorted(expected)[ranks.rank :: ranks.size]
     wrong = [name for name in own if file_sha256(folder / name) != expected[name]]
     wrong = [name for part in ranks.gather(wrong) for name in part]
@@ -139,7 +145,7 @@ class Checkpoints:
             yield partial
             self._ranks.wait()
             write_manifest(partial, step, strategy, self._ranks.size, self._ranks)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise _full_disk(error, self.folder) from error
         if self._ranks.first:
@@ -156,10 +162,10 @@ class Checkpoints:
 
 
 def _full_disk(error: Exception, folder: Path) -> Exception:
-    """The user's error where the disk is full; torch's writer reports that as a RuntimeError of its own."""
+    """The user's error where the disk is full; the writers of torch and safetensors say so in words of their own."""
     cause: BaseException | None = error
     while cause is not None:
-        if (isinstance(cause, OSError) and cause.errno in _FULL) or "PytorchStreamWriter failed" in str(cause):
+        if (isinstance(cause, OSError) and cause.errno in _FULL) or _FULL_IN_WORDS.search(str(cause)):
             free = shutil.disk_usage(folder).free / 1e9
             return RankError(
                 f"{folder}: a checkpoint could not be written, {free:.1f} GB are free ({error}). The last good one"

@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 # Its announcements of absent devices and of other products would bury our own lines.
 for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is where we resume from
+warnings.filterwarnings("ignore", "The `srun` command is available")  # ranks are launched by torchrun, also by SLURM
+warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\)")  # Lightning's own use of torch
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,12 @@ class StageModule(pl.LightningModule):
         recent = self.losses[-self._config.log_every_steps :]
         self.log("loss", sum(recent) / len(recent), batch_size=1)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A loss may be a number where its gradient is none. DeepSpeed's lie elsewhere; saving looks at its weights."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self._ranks.size == 1 and gradients and not torch.nn.utils.get_total_norm(gradients).isfinite():
+            self._watch.judge_gradient(len(self.losses) - 1)
+
     def metrics(self, step: int) -> dict[str, float]:
         """Loss and learning rate of a finished step, which count from 1."""
         share = learning_rate_share(step - 1, self._num_steps, self._config.warmup_steps)

@@ -9,6 +9,7 @@ same command again. torchrun turns each but 0 into 1, so the first rank leaves i
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None, make_probe: MakeProbe | None = None
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(arguments)
     ranks = Ranks.from_environment()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("omnihuman").setLevel(logging.INFO if ranks.first else logging.ERROR)
+    if ranks.first:
+        (args.work / "exit_code").unlink(missing_ok=True)
     code = _run(args, ranks, make_probe)
     if ranks.first and args.work.is_dir():
         with publish(args.work / "exit_code") as temporary:
@@ -80,8 +85,10 @@ def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe | None) -
         probe = make_probe(stage, params, args.encoded) if make_probe else None
         train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks, probe)
     except UserError as error:
-        if ranks.first or isinstance(error, RankError):
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        # What all ranks can know before they meet is said once; later a rank may be the only one to fail.
+        if ranks.first or connected or isinstance(error, RankError):
+            where = "" if ranks.first else f"rank {ranks.rank}: "
+            print(f"error: {where}{error}", file=sys.stderr, flush=True)
         return 2
     except Preempted:
         return PREEMPTED

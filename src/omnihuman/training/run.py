@@ -136,10 +136,12 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
     """
     samples = _training_samples(encoded)
     check_ranks(compute, run.training, ranks, len(samples))
-    if compute.strategy == "zero3" and ranks.size > 1 and run.stage.batching.sizes == "native":
+    many_sizes = run.stage.batching.sizes == "native" or run.stage.data.pictures_share > 0
+    if compute.strategy == "zero3" and ranks.size > 1 and many_sizes:
         raise UserError(
-            f"stages.{run.name}.batching.sizes is native and compute.strategy zero3: ranks whose packs hold different"
-            " numbers of sizes would gather the weights different numbers of times; set one_size, or zero2"
+            f"compute.strategy is zero3, and stages.{run.name} has samples of many sizes in a step (batching.sizes"
+            " native or data.pictures_share): ranks would gather the weights different numbers of times; set zero2, or"
+            " one_size and no pictures"
         )
     tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
     division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)

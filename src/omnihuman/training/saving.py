@@ -11,9 +11,10 @@ import lightning.pytorch as pl
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.stage import Training
+from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, save_description
 from omnihuman.training.checkpoints import STATE, Checkpoints
-from omnihuman.training.ema import WeightAverage
+from omnihuman.training.ema import WeightAverage, fragments
 from omnihuman.training.module import StageModule
 from omnihuman.training.ranks import Ranks
 
@@ -74,7 +75,19 @@ class SaveCheckpoints(pl.Callback):
                 print(f"{stage}: told to stop, saved step {step}; start it again to go on", file=sys.stderr, flush=True)
             raise Preempted
 
+    def _check_weights(self, step: int) -> None:
+        """Raises `UserError` on all ranks where a weight of any is no number: such a checkpoint would serve nobody."""
+        own = fragments(self._module.model, self._ranks.rank)
+        broken = [piece.name for piece in own if not piece.values.isfinite().all()]
+        if names := sorted({name for part in self._ranks.gather(broken) for name in part}):
+            raise UserError(
+                f"after step {step} {len(names)} weights hold values that are no numbers, first {', '.join(names[:3])}:"
+                " nothing is saved and the last checkpoint stays. Lower the stage's learning_rate or"
+                " training.gradient_clip, and start it again"
+            )
+
     def _save(self, trainer: pl.Trainer, step: int) -> None:
+        self._check_weights(step)
         with self._checkpoints.new(step, self._compute.strategy) as folder:
             trainer.save_checkpoint(folder / STATE)
             if self._average is not None:

@@ -48,10 +48,14 @@ class LossWatch:
             UserError: it is not, and the stage is to stop; names step and clips.
             LossSpike: it is not, and the step is to be left out.
         """
-        problem = self._problem(before, loss)
-        if not problem:
-            return
-        step = len(before)
+        if problem := self._problem(before, loss):
+            self._refuse(problem, len(before), micro_losses)
+
+    def judge_gradient(self, step: int) -> None:
+        """As `judge`, of a step whose gradient is no number although its loss is one."""
+        self._refuse("the gradient is no number", step, [0.0] * self.config.accumulate)
+
+    def _refuse(self, problem: str, step: int, micro_losses: list[float]) -> None:
         clips = ", ".join(self._clips(step, micro_losses))
         said = f"{problem} at step {step + 1}, whose samples are of the clips {clips}"
         if self.config.on_loss_spike == "skip" and len(self.skipped.positions) < _MOST_SKIPPED:

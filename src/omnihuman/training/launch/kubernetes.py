@@ -31,10 +31,16 @@ class KubernetesLauncher:
         self._file = job.work / "job.yaml"
 
     def find(self) -> str | None:
-        """The Job's name, which says whose work it is."""
+        """The Job's name, which says whose work it is.
+
+        Raises:
+            UserError: the cluster does not answer; a new Job might be a second one.
+        """
         if not shutil.which("kubectl"):
             return None
         found = self._get()
+        if found == {}:
+            raise UserError("kubectl could not ask the cluster for the job, see above: call again when it answers")
         return self._job.name if found and _ended(found) is None else None
 
     def submit(self) -> JobRecord:
