@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,12 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model
+from omnihuman.training import run as run_module
 from omnihuman.training.dataset import SampleSettings, StagePacks, active_conditions
 from omnihuman.training.module import StageModule, learning_rate_share
 from omnihuman.training.muon import Muon
 from omnihuman.training.optimizer import make_optimizer
-from omnihuman.training.run import StageRun, train_stage
+from omnihuman.training.run import StageRun, stage_key, train_stage
 from omnihuman.training.sampling import SampleOrder, draw_weights
 
 TRAINING = Training(global_batch_size=2, warmup_steps=2, checkpoint_every_steps=2, log_every_steps=1)
@@ -220,6 +222,21 @@ def test_stage_without_new_data_passes_weights_on_and_says_so(tmp_path, monkeypa
         "no training clip is eligible for pose"
         in json.loads((tmp_path / "models/3_pose/model.json").read_text())["note"]
     )
+
+
+def test_how_often_something_is_logged_begins_no_new_work(tmp_path):
+    write_encoded(tmp_path / "encoded", [(True, True)])
+
+    def key(**changes) -> str:
+        return stage_key(replace(FIRST, training=replace(TRAINING, **changes)), tmp_path / "encoded", tmp_path)
+
+    assert key() == key(log_every_steps=7, validate_every_steps=3, probe_every_steps=2, keep_checkpoints=9)
+    assert len({key(), key(ema_decay=0.5), key(global_batch_size=4), key(weight_decay=0.5)}) == 4
+
+
+def test_what_is_said_to_look_on_exists():
+    package = Path(run_module.__file__).parents[1]
+    assert all((package / name).exists() for name in (*run_module._CODE, *run_module._CODE_THAT_LOOKS_ON))
 
 
 def test_no_data_at_all_is_the_users_error(tmp_path):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,20 @@ def content_key(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def code_key(*packages: str) -> str:
+def code_key(*packages: str, without: Sequence[str] = ()) -> str:
     """Hash of the source of some packages or modules of `omnihuman`, so that changed code never resumes old work.
 
     Args:
         packages: names below the package, such as `training` or `data/shards.py`.
+        without: names of the same kind, of what is left out of them.
     """
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for package in packages:
         place = root / package
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            if any(path.is_relative_to(root / name) for name in without):
+                continue
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
 

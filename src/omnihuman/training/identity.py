@@ -11,8 +11,19 @@ from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256, publish
 from omnihuman.training.fit import Place, StageRun
 
-_NOT_OF_THE_WEIGHTS = ("checkpoint_every_steps", "keep_checkpoints", "keep_every_steps", "log_every_steps")
+_NOT_OF_THE_WEIGHTS = {
+    "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps", "log_every_steps", "validate_every_steps",
+    "validation_clips", "probe_every_steps",
+}  # fmt: skip
 """Keys of `training` that may change between a stop and going on."""
+
+
+def of_the_weights(run: StageRun) -> dict[str, Any]:
+    """What of a run decides its weights, nested."""
+    tree = asdict(run)
+    return tree | {
+        "training": {key: value for key, value in tree["training"].items() if key not in _NOT_OF_THE_WEIGHTS}
+    }
 
 
 def check_same_run(run: StageRun, parent: Path | None, place: Place) -> None:
@@ -30,11 +41,10 @@ def check_same_run(run: StageRun, parent: Path | None, place: Place) -> None:
 
 
 def _difference(run: StageRun, parent: Path | None, place: Place) -> str:
-    now = dict(_flat(asdict(run))) | {
+    now = dict(_flat(of_the_weights(run))) | {
         "data": _data_hash(place.encoded),
         "parent": file_sha256(parent) if parent and parent.is_file() else "",
     }
-    now = {key: value for key, value in now.items() if not key.endswith(_NOT_OF_THE_WEIGHTS)}
     path = place.work / "run.json"
     if not path.is_file():
         with publish(path) as temporary:

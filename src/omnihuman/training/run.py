@@ -24,7 +24,7 @@ from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
 from omnihuman.training.fit import StageRun, fit
 from omnihuman.training.freezing import freeze
-from omnihuman.training.identity import check_same_run
+from omnihuman.training.identity import check_same_run, of_the_weights
 from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
@@ -37,7 +37,16 @@ from omnihuman.training.zero import consolidate
 
 log = logging.getLogger(__name__)
 
-_SHARED_CODE = ("batch.py", "keyed_random.py", "packed.py")
+_CODE = (
+    "training", "model", "conditions", "diffusion", "encoders", "data/shards.py", "data/speech_features.py",
+    "batch.py", "keyed_random.py", "packed.py",
+)  # fmt: skip
+_CODE_THAT_LOOKS_ON = (
+    "training/launch", "training/averaged.py", "training/evaluating.py", "training/insight.py", "training/measured.py",
+    "training/plan.py", "training/probes.py", "training/profile.py", "training/progress.py", "training/throughput.py",
+    "training/validation.py",
+)  # fmt: skip
+"""Changed, it leaves the weights as they are, so that unfinished work and running jobs go on."""
 
 
 def train_stage(
@@ -152,8 +161,8 @@ def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
     """Hash of everything that decides the weights: equal keys resume from one another, and nothing else does."""
     parent = _start_weights(run, models)
     return content_key(
-        run=asdict(run),
-        code=code_key("training", "model", "conditions", "diffusion", "encoders", "data/shards.py", *_SHARED_CODE),
+        run=of_the_weights(run),
+        code=code_key(*_CODE, without=_CODE_THAT_LOOKS_ON),
         shards=[file_sha256(path) for path in sorted(encoded.glob("*"))],
         parent=file_sha256(parent) if parent and parent.is_file() else "",
     )
