@@ -112,7 +112,8 @@ class Ranks:
         """Waits until all have ended with this exit code, and returns what they printed."""
         codes = self.codes()
         said = self.log.read_text()
-        assert set(codes) == {code}, f"{codes}: {said[-3000:]}"
+        slow = {code, -signal.SIGKILL} if code == 2 else {code}  # a rank that has not yet met the mistake is ended
+        assert codes[0] == code and set(codes) <= slow, f"{codes}: {said[-3000:]}"
         return said
 
 
