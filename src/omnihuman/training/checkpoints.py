@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256
-from omnihuman.training.ranks import RankError, Ranks
+from omnihuman.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def _full_disk(error: Exception, folder: Path) -> Exception:
     while cause is not None:
         if (isinstance(cause, OSError) and cause.errno in _FULL) or _FULL_IN_WORDS.search(str(cause)):
             free = shutil.disk_usage(folder).free / 1e9
-            return RankError(
+            return UserError(
                 f"{folder}: a checkpoint could not be written, {free:.1f} GB are free ({error}). The last good one"
                 " stays: make room, or lower training.keep_checkpoints, and start the stage again to go on from it"
             )

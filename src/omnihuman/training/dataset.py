@@ -15,9 +15,11 @@ from omnihuman.conditions.assembly import ActiveConditions, assemble, join_condi
 from omnihuman.conditions.windows import choose_reference, window_inputs, window_latents
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
+from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
 from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
+from omnihuman.errors import UserError
 from omnihuman.keyed_random import generator, uniform
 from omnihuman.training.packing import Cost, Division, TokenCounts
 from omnihuman.training.sampling import Draw
@@ -35,6 +37,19 @@ class SampleSettings:
     reference_pose_share: float
     max_text_tokens: int
     diffusion: Diffusion
+
+
+def training_samples(encoded: Path) -> pd.DataFrame:
+    """The rows of samples.parquet that train.
+
+    Raises:
+        UserError: nothing is encoded, or nothing for training.
+    """
+    table = read_table(encoded / "samples.parquet")
+    samples = table[(table["status"] == "ok") & (table["split"] == "train")].reset_index(drop=True)
+    if samples.empty:
+        raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
+    return samples
 
 
 def active_conditions(
@@ -116,7 +131,7 @@ class StagePacks(IterableDataset):
         return len(self.draws(step))
 
     def packs(self, step: int) -> list[Pack]:
-        """This rank's packs of a step; their gradients add up, each pack weighed by `packing.loss_weight`."""
+        """This rank's packs of a step; their gradients add up."""
         return [self._pack(draws) for draws in self.draws(step)]
 
     def draws(self, step: int) -> list[list[Draw]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from omnihuman.batch import Pack
 from omnihuman.data.shards import Encoders
 from omnihuman.encoders.video_codec import SPATIAL_FACTOR, num_latent_frames
 from omnihuman.errors import UserError
@@ -134,11 +133,3 @@ def _deal(costs: list[float], world_size: int) -> list[list[int]]:
             hands[rank].append(number)
             sums[rank] += costs[number]
     return hands
-
-
-def loss_weight(pack: Pack, batch_size: int, world_size: int) -> float:
-    """By what to multiply a pack's mean loss, so that all samples of a step count alike.
-
-    Summed over a rank's packs and averaged over the ranks, as data-parallel training does, it gives the step's mean.
-    """
-    return sum(len(part.sigma) for part in pack) * world_size / batch_size

@@ -10,10 +10,9 @@ import torch
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.stage import Training
-from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import Encoders
-from omnihuman.errors import UserError
 from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training.dataset import training_samples
 from omnihuman.training.fit import StageRun
 from omnihuman.training.freezing import freeze
 from omnihuman.training.launch.placement import Placement
@@ -21,6 +20,7 @@ from omnihuman.training.measured import device_name, find_speed, work_of
 from omnihuman.training.optimizer import JoinedOptimizer, make_optimizer
 from omnihuman.training.packing import TokenCounts
 from omnihuman.training.sampling import SampleOrder
+from omnihuman.training.throughput import PRICE_VARIABLE, gpu_hour_price
 
 _GIB = 2**30
 _UNKNOWN = "unknown"
@@ -100,10 +100,7 @@ def tokens_per_sample(run: StageRun, encoded: Path) -> float:
     Raises:
         UserError: nothing is encoded, or nothing for training.
     """
-    table = read_table(encoded / "samples.parquet")
-    samples = table[(table["status"] == "ok") & (table["split"] == "train")].reset_index(drop=True)
-    if samples.empty:
-        raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
+    samples = training_samples(encoded)
     count = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
     order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
     looked_at = range(0, run.stage.steps, max(1, run.stage.steps // _NUM_STEPS_LOOKED_AT))
@@ -155,7 +152,7 @@ def _memory(parts: list[Part]) -> Iterator[Row]:
 def _time(
     run: StageRun, compute: Compute, placed: Placement, tokens: float, environment: Mapping[str, str]
 ) -> Iterator[Row]:
-    price = _price(environment)
+    price = gpu_hour_price(environment)
     device = device_name(compute, placed, environment)
     speed = find_speed(work_of(run, compute, placed, device), tokens)
     batch = run.training.global_batch_size
@@ -173,22 +170,9 @@ def _time(
     hours = run.stage.steps * batch / speed.samples_per_second / 3600
     yield "hours", f"{hours:.3g}", "of training steps; validation and checkpoints come on top"
     cost = _UNKNOWN if price is None else f"{hours * placed.world_size * price:.2f}"
-    note = "set OMNIHUMAN_GPU_HOUR_PRICE" if price is None else f"{placed.world_size} device(s) at {price:g} an hour"
+    note = f"set {PRICE_VARIABLE}" if price is None else f"{placed.world_size} device(s) at {price:g} an hour"
     yield "cost", cost, note
 
 
 def _gib(num_bytes: float) -> str:
     return f"{num_bytes / _GIB:.3g}"
-
-
-def _price(environment: Mapping[str, str]) -> float | None:
-    text = environment.get("OMNIHUMAN_GPU_HOUR_PRICE", "")
-    if not text:
-        return None
-    try:
-        price = float(text)
-    except ValueError:
-        price = 0.0
-    if not 0 < price < float("inf"):
-        raise UserError(f"OMNIHUMAN_GPU_HOUR_PRICE is {text!r}: set the price of one GPU for an hour, such as 2.5")
-    return price

@@ -21,7 +21,7 @@ from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 from omnihuman.training.fit import StageRun
 from omnihuman.training.probes import Probe
-from omnihuman.training.ranks import RankError, Ranks
+from omnihuman.training.ranks import Ranks
 from omnihuman.training.run import check_start, train_stage
 from omnihuman.training.saving import PREEMPTED, Preempted
 
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe | None) -
         train_stage(run, args.encoded, args.models, args.work, report, params.compute, ranks, probe)
     except UserError as error:
         # What all ranks can know before they meet is said once; later a rank may be the only one to fail.
-        if ranks.first or connected or isinstance(error, RankError):
+        if ranks.first or connected:
             where = "" if ranks.first else f"rank {ranks.rank}: "
             print(f"error: {where}{error}", file=sys.stderr, flush=True)
         return 2

@@ -8,14 +8,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from omnihuman.errors import UserError
-
 _PATIENCE = timedelta(minutes=30)
 """A rank waits this long for another, e.g. for the first to read through a large checkpoint."""
-
-
-class RankError(UserError):
-    """The user's to mend, and met by this rank alone, so that no other can tell of it."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from omnihuman.config.schema.compute import Compute
-from omnihuman.data.manifest import read_table
 from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
@@ -22,6 +21,7 @@ from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
+from omnihuman.training.dataset import training_samples
 from omnihuman.training.fit import StageRun, fit
 from omnihuman.training.freezing import freeze
 from omnihuman.training.identity import check_same_run, of_the_weights
@@ -85,7 +85,7 @@ def train_stage(
     place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
     check_start(run, encoded, place.compute, place.ranks)
     check_same_run(run, _start_weights(run, models), place)
-    samples = _training_samples(encoded)
+    samples = training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
     clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
     ShardReader(place_of_shards(encoded)).check(clips, encoders)
@@ -143,7 +143,7 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
     Raises:
         UserError: there is no training clip, there are too many ranks, or a step might not fit its packs.
     """
-    samples = _training_samples(encoded)
+    samples = training_samples(encoded)
     check_ranks(compute, run.training, ranks, len(samples))
     many_sizes = run.stage.batching.sizes == "native" or run.stage.data.pictures_share > 0
     if compute.strategy == "zero3" and ranks.size > 1 and many_sizes:
@@ -186,15 +186,7 @@ def training_clips(encoded: Path) -> dict[str, int]:
     Raises:
         UserError: there is none at all.
     """
-    return _num_clips(_training_samples(encoded))
-
-
-def _training_samples(encoded: Path) -> pd.DataFrame:
-    table = read_table(encoded / "samples.parquet")
-    samples = table[(table["status"] == "ok") & (table["split"] == "train")].reset_index(drop=True)
-    if samples.empty:
-        raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
-    return samples
+    return _num_clips(training_samples(encoded))
 
 
 def _initial_model(

@@ -9,7 +9,7 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,17 @@ def peak_flops(device: str, precision: str) -> float | None:
     return next((peak * 1e12 for name, peak in _PEAK_TFLOPS.items() if set(name.split()) <= set(words)), None)
 
 
-def _positive(variable: str, meaning: str) -> float | None:
-    text = os.environ.get(variable, "")
+def gpu_hour_price(environment: Mapping[str, str] = os.environ) -> float | None:
+    """What one GPU costs for an hour, None where nobody says.
+
+    Raises:
+        UserError: the variable is no positive number.
+    """
+    return _positive(PRICE_VARIABLE, "the price of one GPU for an hour, such as 2.5", environment)
+
+
+def _positive(variable: str, meaning: str, environment: Mapping[str, str] = os.environ) -> float | None:
+    text = environment.get(variable, "")
     if not text:
         return None
     try:
@@ -211,7 +220,7 @@ class Throughput(pl.Callback):
     ) -> None:
         self._packs, self._training, self._num_steps = packs, training, num_steps
         self._ranks, self._work, self._report = ranks, work, report
-        self._price = _positive(PRICE_VARIABLE, "the price of one GPU for an hour, such as 2.5")
+        self._price = gpu_hour_price()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to count."""
