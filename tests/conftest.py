@@ -1,10 +1,14 @@
 """Settings that all tests share."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+from tests.small_project import prepare_data
 
 settings.register_profile("project", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("project")
@@ -41,3 +45,14 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def no_store_of_the_test_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow writes the address it was last pointed at into the environment, where the next test would take it up."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+
+@pytest.fixture(scope="session")
+def with_tiny_data(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[Path], Path]:
+    """Gives a clone the results of the data steps of the profile `tiny`, which one process of a session computes."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base if worker_id == "master" else base.parent) / "tiny data"
+    with FileLock(cache.with_suffix(".lock")):
+        if not cache.is_dir():
+            prepare_data(tmp_path_factory.mktemp("preparing")).rename(cache)
+    return lambda clone: shutil.copytree(cache, clone / ".dvc/cache")

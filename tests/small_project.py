@@ -62,6 +62,17 @@ def clone_project(folder: Path) -> Path:
     return folder
 
 
+def prepare_data(folder: Path) -> Path:
+    """The DVC cache of a clone in which the data steps of the profile `tiny` have run."""
+    clone = clone_project(folder / "omnihuman")
+    for command in (
+        ["omnihuman", "config", "compose", "--profile", "tiny"],
+        [sys.executable, "-m", "dvc", "repro", "encode"],
+    ):
+        subprocess.run(command, cwd=clone, env=environment(clone, "prepare"), check=True)
+    return clone / ".dvc/cache"
+
+
 def environment(project: Path, mark: str) -> dict[str, str]:
     """Of commands in the project: a home of its own, and a mark by which all that they start is found again."""
     home = project.parent / "home"

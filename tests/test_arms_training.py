@@ -4,6 +4,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,10 @@ def text(path: Path) -> str:
 
 
 def test_two_arms_of_the_real_graph_train_nothing_twice_though_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, with_tiny_data: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone, mark = clone_project(tmp_path / "omnihuman"), uuid.uuid4().hex
+    with_tiny_data(clone)
     commit_everything(clone)
     env = environment(clone, mark)
     arguments = ["ablate", "run", "audio_mix", "--profile", "tiny", "--parallel", "2"]

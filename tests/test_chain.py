@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 import pytest
 import yaml
-from tests.small_project import ROOT, clone_project, environment
+from tests.small_project import ROOT, clone_project, environment, marked
 
 from omnihuman.data.manifest import read_table
 
@@ -35,6 +36,14 @@ def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def by_the_demo(clone: Path) -> subprocess.CompletedProcess[str]:
+    """What the demo said that ran in the clone."""
+    result = run(clone, "omnihuman", "demo", "--profile", "tiny")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
 def dvc_status(clone: Path) -> dict:
     return json.loads(run(clone, sys.executable, "-m", "dvc", "status", "--json").stdout)
 
@@ -51,13 +60,13 @@ def frames_and_seconds(path: Path) -> tuple[int, float]:
     return frames, sound
 
 
-def test_the_chain_runs_is_clean_and_runs_nothing_twice(clone: Path) -> None:
-    result = run(clone, "omnihuman", "demo", "--profile", "tiny")
-    assert result.returncode == 0, result.stderr[-3000:]
+def test_the_chain_runs_is_clean_and_runs_nothing_twice(
+    clone: Path, by_the_demo: subprocess.CompletedProcess[str]
+) -> None:
     assert dvc_status(clone) == {}
     assert run(clone, "omnihuman", "config", "compose", "--check").returncode == 0
     for line in ("mouth opening follows loudness", "background against the reference", "keypoints to driving pose"):
-        assert line in result.stdout
+        assert line in by_the_demo.stdout
     frames, seconds = frames_and_seconds(clone / "renders" / "demo.mp4")
     assert frames > 17, "a demo video has more than one segment"
     assert abs(frames / 25 - seconds) < 0.1  # AAC pads to whole packets
@@ -73,6 +82,27 @@ def test_the_chain_runs_is_clean_and_runs_nothing_twice(clone: Path) -> None:
     (clone / "src/omnihuman/diffusion/loss.py").open("a").write("\n# a change of the loss\n")
     assert set(dvc_status(clone)) == {f"train@{stage}" for stage in ("1_text_image", "2_audio", "3_pose")}
     run(clone, "git", "checkout", "--quiet", "src")
+
+
+def locked_outputs(clone: Path) -> dict[str, str]:
+    """Hash by output of every step, but of the records of runs, which differ by run id and time."""
+    steps_of_lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
+    outs = {out["path"]: out["md5"] for step in steps_of_lock for out in step["outs"]}
+    return {path: md5 for path, md5 in outs.items() if not path.startswith("runs/")}
+
+
+@pytest.mark.usefixtures("by_the_demo")
+def test_dvc_repro_makes_the_same_as_the_flow(clone: Path, tmp_path: Path) -> None:
+    by_dvc = clone_project(tmp_path / "omnihuman")
+    (by_dvc / "dvc.lock").unlink(missing_ok=True)
+    mark = uuid.uuid4().hex
+    for command in (["omnihuman", "config", "compose", "--profile", "tiny"], [sys.executable, "-m", "dvc", "repro"]):
+        env = environment(by_dvc, mark)
+        result = subprocess.run(command, cwd=by_dvc, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert not marked(mark)
+    assert len(locked_outputs(clone)) >= 12
+    assert locked_outputs(clone) == locked_outputs(by_dvc)
 
 
 def killed_when(clone: Path, command: list[str], ready: Callable[[], bool], delay_seconds: float) -> None:
@@ -91,10 +121,9 @@ def checkpoints(clone: Path) -> set[Path]:
     return set((clone.parent / "home/.omnihuman/work").glob("*/checkpoints/step-*"))
 
 
+@pytest.mark.usefixtures("by_the_demo")
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.soak)])
 def test_a_killed_stage_goes_on_and_ends_with_the_same_weights(clone: Path, kills: int) -> None:
-    if not (clone / "data/encoded").is_dir():
-        assert run(clone, "omnihuman", "demo", "--profile", "tiny").returncode == 0
     changes = [f"stages.1_text_image.steps={20 * kills}", f"seed={kills}"]
     assert run(clone, "omnihuman", "config", "compose", "--profile", "tiny", *changes).returncode == 0
     before = checkpoints(clone)

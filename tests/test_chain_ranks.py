@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from tests.small_project import clone_project, environment
 pytestmark = pytest.mark.slow
 
 
-def test_all_stages_train_on_two_ranks_and_their_model_is_released_and_renders(tmp_path: Path) -> None:
+def test_all_stages_train_on_two_ranks_and_their_model_is_released_and_renders(
+    tmp_path: Path, with_tiny_data: Callable[[Path], Path]
+) -> None:
     clone = clone_project(tmp_path / "omnihuman")
+    with_tiny_data(clone)
 
     def run(*command: str) -> str:
         result = subprocess.run(

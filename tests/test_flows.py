@@ -14,7 +14,7 @@ import pytest
 import yaml
 from flows import ablate, pipeline, prepare_data, release, render, steps, train
 from mlflow import MlflowClient
-from tests.small_project import ROOT, clone_project, environment, make_project, marked, wait_until
+from tests.small_project import ROOT, environment, make_project, marked, wait_until
 
 from omnihuman.config.compose import compose, dump
 from omnihuman.errors import UserError
@@ -260,31 +260,3 @@ def test_a_pipeline_is_one_run_and_promotes_on_any_server(tmp_path: Path) -> Non
     assert (run.info.run_name, run.info.status) == ("pipeline", "FINISHED")
     assert run.data.metrics["opening"] == 0.5 and run.data.tags["model_version"] == "3"
     assert set((project / "parents").read_text().split()) == {run.info.run_id}
-
-
-def locked_outputs(clone: Path) -> dict[str, str]:
-    """Hash by output of every step, but of the records of runs, which differ by run id and time."""
-    steps_of_lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
-    outs = {out["path"]: out["md5"] for step in steps_of_lock for out in step["outs"]}
-    return {path: md5 for path, md5 in outs.items() if not path.startswith("runs/")}
-
-
-@pytest.mark.slow
-def test_the_flow_and_dvc_repro_make_the_same(tmp_path: Path) -> None:
-    by_flow, by_dvc = (clone_project(tmp_path / name / "omnihuman") for name in ("flow", "dvc"))
-    commands = {
-        by_flow: [["-m", "omnihuman.cli", "demo", "--profile", "tiny"]],
-        by_dvc: [["-m", "omnihuman.cli", "config", "compose", "--profile", "tiny"], ["-m", "dvc", "repro"]],
-    }
-    for clone, lines in commands.items():
-        mark = uuid.uuid4().hex
-        (clone / "dvc.lock").unlink(missing_ok=True)
-        for line in lines:
-            command = [sys.executable, *line]
-            result = subprocess.run(
-                command, cwd=clone, env=environment(clone, mark), capture_output=True, text=True, check=False
-            )
-            assert result.returncode == 0, result.stderr[-3000:]
-        assert not marked(mark)
-    assert len(locked_outputs(by_flow)) >= 12
-    assert locked_outputs(by_flow) == locked_outputs(by_dvc)
