@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnihuman.config.schema.decide import Decide, Rule
-from omnihuman.data.eligibility import UNUSABLE, decide_all
+from omnihuman.data import eligibility
+from omnihuman.data.eligibility import UNUSABLE, judge
 from omnihuman.data.manifest import DECISIONS, write_table
 from omnihuman.errors import UserError
 
@@ -40,6 +41,10 @@ def make(table) -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     columns = ["clip_id", "scorer", "value", "status", "implementation"]
     return clips.reindex(columns=["clip_id", "status"]), pd.DataFrame(scores, columns=columns)
+
+
+def decide_all(clips: pd.DataFrame, scores: pd.DataFrame, policy: Decide) -> list[dict]:
+    return eligibility.decide_all(judge(clips, scores, policy), policy).to_pylist()
 
 
 def eligible(table, policy: Decide = POLICY) -> dict[str, set[str]]:

@@ -11,8 +11,10 @@ from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from omnihuman.config.schema.decide import Decide, Rule
+from omnihuman.data.manifest import DECISIONS
 from omnihuman.errors import UserError
 from omnihuman.storage.work import content_key
 
@@ -22,20 +24,27 @@ BINDING = {"text": ("base",), "reference": ("base",), "audio": ("base", "audio")
 UNUSABLE = "clip_status"
 """Stands as first failure where a clip itself has no status `ok`, whatever the rules."""
 NO_VALUE_MARGIN = -1.0
+STATUSES = ("ok", "na", "error", "timeout")
+_OK, _NA, _ERROR, _ = range(len(STATUSES))
 
 
 @dataclass(frozen=True)
 class Verdicts:
     """What every rule says of every clip; rows are clips, columns rules in the policy's order."""
 
-    clip_ids: list[str]
+    clip_ids: np.ndarray  # text [clips]
     rules: dict[str, Rule]
     passes: np.ndarray  # bool [clips, rules]
     margins: np.ndarray  # float64 [clips, rules], NaN where a rule does not apply
     stand_in: np.ndarray  # bool [clips, rules], the score comes from a fallback
     values: np.ndarray  # float64 [clips, rules]
-    statuses: np.ndarray  # text [clips, rules]
+    statuses: np.ndarray  # int8 [clips, rules], positions in `STATUSES`
     usable: np.ndarray  # bool [clips]
+
+    def fails(self, modality: str) -> np.ndarray:
+        """Bool [clips, 1 + rules]: the clip cannot be used, and which rules that bind the condition it fails."""
+        bound = np.isin(np.arange(len(self.rules)), binding_rules(self, modality))
+        return np.column_stack([~self.usable, ~self.passes & bound])
 
 
 def policy_hash(policy: Decide) -> str:
@@ -46,45 +55,67 @@ def policy_hash(policy: Decide) -> str:
 def judge(clips: pd.DataFrame, scores: pd.DataFrame, policy: Decide) -> Verdicts:
     """Applies every rule to every clip.
 
+    Args:
+        scores: long table; columns of text may be categorical, which saves most of the time and memory.
+
     Raises:
         UserError: a rule names a scorer that is not in the scores.
     """
-    check_scorers(policy, sorted(set(scores["scorer"])))
-    clip_ids = clips["clip_id"].tolist()
-    columns = [rule.scorer for rule in policy.rules.values()]
-    values, statuses, implementations = (
-        _matrix(scores, column, clip_ids, columns) for column in ("value", "status", "implementation")
+    scorers = scores["scorer"].astype("category").cat
+    check_scorers(policy, sorted(scores["scorer"].unique()))
+    rules = list(policy.rules.values())
+    cells = _Cells(
+        (len(clips), len(scorers.categories)),
+        _positions(scores["clip_id"], clips["clip_id"].tolist()),
+        scorers.codes.to_numpy(),
+        [scorers.categories.get_loc(rule.scorer) for rule in rules] if len(scores) else [],
     )
-    values = values.astype(np.float64)
-    statuses = np.where(pd.isna(statuses), "error", statuses)  # a score that is missing was not measured
-    low, high = (_bounds(policy, side) for side in ("at_least", "at_most"))
-    is_base = np.array([rule.modality == "base" for rule in policy.rules.values()], bool)
-    measured = statuses == "ok"
-    harmless = (statuses == "na") & is_base
+    values = cells.fill(scores["value"].to_numpy(np.float64), np.nan, len(rules))
+    # A score that is missing was not measured.
+    statuses = cells.fill(_positions(scores["status"], STATUSES).astype(np.int8), _ERROR, len(rules))
+    stand_in = cells.fill(_positions(scores["implementation"], ["fallback"]) == 0, False, len(rules))
+    low, high = (_bounds(rules, side) for side in ("at_least", "at_most"))
+    is_base = np.array([rule.modality == "base" for rule in rules], bool)
+    measured = statuses == _OK
+    harmless = (statuses == _NA) & is_base
     inside = (np.isnan(low) | (values >= low)) & (np.isnan(high) | (values <= high))
     margins = np.fmin((values - low) / _scale(low), (high - values) / _scale(high))
     return Verdicts(
-        clip_ids=clip_ids,
+        clip_ids=clips["clip_id"].to_numpy(object),
         rules=policy.rules,
         passes=(measured & inside) | harmless,
         margins=np.where(measured, margins, np.where(harmless, np.nan, NO_VALUE_MARGIN)),
-        stand_in=implementations == "fallback",
+        stand_in=stand_in,
         values=values,
         statuses=statuses,
-        usable=(clips["status"] == "ok").to_numpy(),
+        usable=(clips["status"] == "ok").to_numpy(bool),
     )
 
 
-def decide_all(clips: pd.DataFrame, scores: pd.DataFrame, policy: Decide) -> list[dict]:
-    """Four rows per clip of the table DECISIONS, in the order of the clips and of `MODALITIES`.
-
-    Raises:
-        UserError: a rule names a scorer that is not in the scores.
-    """
-    verdicts = judge(clips, scores, policy)
-    common = {"policy_hash": policy_hash(policy)}
-    per_modality = [_rows(verdicts, modality) for modality in MODALITIES]
-    return [{**row, **common} for rows in zip(*per_modality, strict=True) for row in rows]
+def decide_all(verdicts: Verdicts, policy: Decide) -> pa.Table:
+    """The table DECISIONS: four rows per clip, in the order of the clips and of `MODALITIES`."""
+    parts = [_modality(verdicts, modality) for modality in MODALITIES]
+    num_clips, num_modalities = len(verdicts.clip_ids), len(MODALITIES)
+    fails = np.stack([part.fails for part in parts], axis=1).reshape(
+        num_clips * num_modalities, 1 + len(verdicts.rules)
+    )
+    names = pa.array([UNUSABLE, *verdicts.rules], pa.string())
+    rows, columns = np.nonzero(fails)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(fails)))])
+    all_fails = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names.take(pa.array(columns)))
+    failed = fails.any(axis=1)
+    first = pa.array(fails.argmax(axis=1), mask=~failed)
+    columns_of = {
+        "clip_id": pa.array(verdicts.clip_ids, pa.string()).take(pa.array(np.arange(len(fails)) // num_modalities)),
+        "modality": pa.array(MODALITIES).take(pa.array(np.arange(len(fails)) % num_modalities)),
+        "eligible": pa.array(~failed),
+        "provisional": pa.array(np.stack([part.provisional for part in parts], axis=1).ravel()),
+        "first_fail": names.take(first).fill_null(""),
+        "all_fails": all_fails,
+        "margin": pa.array(np.stack([part.margin for part in parts], axis=1).ravel()),
+        "policy_hash": pa.repeat(policy_hash(policy), len(fails)),
+    }
+    return pa.table(columns_of, schema=DECISIONS)
 
 
 def check_scorers(policy: Decide, known: list[str]) -> None:
@@ -103,42 +134,54 @@ def binding_rules(verdicts: Verdicts, modality: str) -> list[int]:
     return [i for i, rule in enumerate(verdicts.rules.values()) if rule.modality in BINDING[modality]]
 
 
-def _rows(verdicts: Verdicts, modality: str) -> list[dict]:
+@dataclass(frozen=True)
+class _Part:
+    """What the rules that bind one condition say of each clip."""
+
+    fails: np.ndarray  # bool [clips, 1 + rules]
+    provisional: np.ndarray  # bool [clips]
+    margin: np.ndarray  # float64 [clips], the smallest
+
+
+def _modality(verdicts: Verdicts, modality: str) -> _Part:
     bound = binding_rules(verdicts, modality)
-    names = np.array(list(verdicts.rules), dtype=object)[bound]
-    passes, margins = verdicts.passes[:, bound], verdicts.margins[:, bound]
+    margins = verdicts.margins[:, bound]
     known = ~np.isnan(margins)
     smallest = np.where(known, margins, np.inf).min(axis=1, initial=np.inf)
-    provisional = np.any(verdicts.stand_in[:, bound] & known, axis=1)
-    rows = []
-    for index, clip_id in enumerate(verdicts.clip_ids):
-        usable = bool(verdicts.usable[index])
-        fails = ([] if usable else [UNUSABLE]) + names[~passes[index]].tolist()
-        rows.append(
-            {
-                "clip_id": clip_id,
-                "modality": modality,
-                "eligible": not fails,
-                "provisional": bool(provisional[index]),
-                "first_fail": fails[0] if fails else "",
-                "all_fails": fails,
-                "margin": float(smallest[index]) if usable and known[index].any() else float("nan"),
-            }
-        )
-    return rows
+    return _Part(
+        verdicts.fails(modality),
+        np.any(verdicts.stand_in[:, bound] & known, axis=1),
+        np.where(verdicts.usable & known.any(axis=1), smallest, np.nan),
+    )
 
 
-def _matrix(scores: pd.DataFrame, column: str, clip_ids: list[str], scorers: list[str]) -> np.ndarray:
-    """One column of the long table as [clips, rules]."""
-    wide = scores.pivot(index="clip_id", columns="scorer", values=column)
-    # Several rules may look at one scorer, hence the two steps.
-    wide = wide.reindex(index=clip_ids).reindex(columns=sorted(set(scorers)))
-    return wide[scorers].to_numpy(dtype=np.float64 if column == "value" else object)
+@dataclass(frozen=True)
+class _Cells:
+    """Where each row of a long table lies in a matrix of clips and scorers, and which scorer each rule looks at."""
+
+    shape: tuple[int, int]
+    rows: np.ndarray  # int [scores], negative where the clip is not known
+    columns: np.ndarray  # int [scores]
+    rule_columns: list[int]
+
+    def fill(self, column: np.ndarray, missing: float, num_rules: int) -> np.ndarray:
+        """One column of the long table as [clips, rules]."""
+        wide = np.full(self.shape, missing, column.dtype)
+        known = self.rows >= 0
+        wide[self.rows[known], self.columns[known]] = column[known]
+        return wide[:, self.rule_columns] if self.rule_columns else np.full((self.shape[0], num_rules), missing)
 
 
-def _bounds(policy: Decide, side: str) -> np.ndarray:
+def _positions(column: pd.Series, names: list[str] | tuple[str, ...]) -> np.ndarray:
+    """Position of each text among the names, -1 for none of them."""
+    texts = column.astype("category").cat
+    of_category = pd.Index(names).get_indexer(texts.categories)
+    return of_category[texts.codes.to_numpy()] if len(of_category) else np.full(len(column), -1)
+
+
+def _bounds(rules: list[Rule], side: str) -> np.ndarray:
     """float64 [rules], NaN where a bound does not bind."""
-    return np.array([getattr(rule, side) for rule in policy.rules.values()], dtype=np.float64)
+    return np.array([getattr(rule, side) for rule in rules], dtype=np.float64)
 
 
 def _scale(bound: np.ndarray) -> np.ndarray:

@@ -103,26 +103,32 @@ SAMPLES = pa.schema(
 )
 
 
-def write_table(rows: list[dict], schema: pa.Schema, path: Path) -> None:
+def write_table(rows: list[dict] | pa.Table, schema: pa.Schema, path: Path) -> None:
     """Publishes rows as one Parquet file, atomically and in a byte-for-byte reproducible form.
 
     Raises:
         pyarrow.ArrowInvalid: a row does not fit the schema.
     """
-    table = pa.Table.from_pylist(rows, schema=schema)
+    table = pa.Table.from_pylist(rows, schema=schema) if isinstance(rows, list) else rows.cast(schema)
     with publish(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
     """Reads one of the tables above.
+
+    Args:
+        columns: the only ones wanted, of a table that is long; those of text then come as categories.
 
     Raises:
         UserError: it is missing.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: run `dvc repro`, which runs the steps before this one")
-    return pq.read_table(path).to_pandas()
+    if columns is None:
+        return pq.read_table(path).to_pandas()
+    texts = [field.name for field in pq.read_schema(path) if field.name in columns and field.type == pa.string()]
+    return pq.read_table(path, columns=list(columns), read_dictionary=texts).to_pandas()
 
 
 def source_path(sources: Path, path: str) -> Path:

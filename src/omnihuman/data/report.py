@@ -7,9 +7,10 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from omnihuman.config.schema.decide import Rule
-from omnihuman.data.eligibility import MODALITIES, UNUSABLE, Verdicts, binding_rules
+from omnihuman.data.eligibility import MODALITIES, STATUSES, UNUSABLE, Verdicts
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 MAX_CLIP_ROWS = 2000
@@ -46,22 +47,23 @@ def render_page(
     sources: pd.DataFrame,
     clips: pd.DataFrame,
     scores: pd.DataFrame,
-    decisions: list[dict[str, Any]],
+    decisions: pa.Table,
     verdicts: Verdicts,
     funnel: dict[str, float | int],
 ) -> str:
     """HTML that depends on its arguments only: no time stamps, no addresses of this machine."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["hours"] = describe_hours
-    rows = _clip_rows(sources, clips, scores, decisions, verdicts)
+    listed = clips.head(MAX_CLIP_ROWS)
+    of_scorers = scores.groupby("scorer", sort=False, observed=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         funnel=funnel,
         modalities=MODALITIES,
-        rules=_rule_rows(verdicts, decisions),
-        histograms=[_histogram(name, part, verdicts.rules) for name, part in scores.groupby("scorer", sort=False)],
-        clips=rows[:MAX_CLIP_ROWS],
-        num_clips=len(rows),
-        policy_hash=decisions[0]["policy_hash"] if decisions else "",
+        rules=_rule_rows(verdicts, funnel),
+        histograms=[_histogram(name, part, verdicts.rules) for name, part in of_scorers],
+        clips=_clip_rows(sources, listed, scores, decisions, verdicts),
+        num_clips=len(listed),
+        policy_hash=decisions["policy_hash"][0].as_py() if len(decisions) else "",
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
     )
@@ -85,22 +87,19 @@ def explain(rule: Rule, value: float, status: str, error: str) -> str:
     return f"{rule.scorer} {value:.3g} is above {rule.at_most:g}"
 
 
-def _rule_rows(verdicts: Verdicts, decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per rule: its bounds, and how many clips failed it first and at all."""
+def _rule_rows(verdicts: Verdicts, funnel: dict[str, float | int]) -> list[dict[str, Any]]:
+    """One row per rule: its bounds, and how many clips failed it first, at all, and alone."""
     rows = []
-    table = pd.DataFrame(decisions, columns=["modality", "first_fail"])
     for index, (name, rule) in enumerate(verdicts.rules.items()):
-        modality = "text" if rule.modality == "base" else rule.modality
-        first = table[(table["modality"] == modality) & (table["first_fail"] == name)]
-        others = [i for i in binding_rules(verdicts, modality) if i != index]
-        alone = ~verdicts.passes[:, index] & verdicts.passes[:, others].all(axis=1) & verdicts.usable
+        fails = verdicts.fails("text" if rule.modality == "base" else rule.modality)
+        alone = fails[:, 1 + index] & (fails.sum(axis=1) == 1)
         rows.append(
             {
                 "name": name,
                 "modality": rule.modality,
                 "scorer": rule.scorer,
                 "bounds": _bounds(rule),
-                "first": len(first),
+                "first": funnel[f"first_fail_{rule.modality}_{name}"],
                 "all": int((~verdicts.passes[:, index]).sum()),
                 "alone": int(alone.sum()),
             }
@@ -156,14 +155,16 @@ def _clip_rows(
     sources: pd.DataFrame,
     clips: pd.DataFrame,
     scores: pd.DataFrame,
-    decisions: list[dict[str, Any]],
+    decisions: pa.Table,
     verdicts: Verdicts,
 ) -> list[dict[str, Any]]:
-    names = dict(zip(sources["source_id"], sources["path"].map(lambda path: PurePath(path).name), strict=True))
-    errors = scores.set_index(["clip_id", "scorer"])["error"].to_dict()
+    of_clips = sources[sources["source_id"].isin(clips["source_id"])]
+    names = dict(zip(of_clips["source_id"], of_clips["path"].map(lambda path: PurePath(path).name), strict=True))
+    errors = scores[scores["clip_id"].isin(clips["clip_id"])].set_index(["clip_id", "scorer"])["error"].to_dict()
+    own_rows = decisions.slice(0, len(MODALITIES) * len(clips)).to_pylist()
     rows = []
-    for index, clip in enumerate(clips.head(MAX_CLIP_ROWS).to_dict("records")):
-        own = decisions[len(MODALITIES) * index : len(MODALITIES) * (index + 1)]
+    for index, clip in enumerate(clips.to_dict("records")):
+        own = own_rows[len(MODALITIES) * index : len(MODALITIES) * (index + 1)]
         rows.append(
             {
                 "source": names.get(clip["source_id"], clip["source_id"]),
@@ -190,6 +191,6 @@ def _reason(name: str, index: int, clip: dict[str, Any], verdicts: Verdicts, err
     return explain(
         rule,
         float(verdicts.values[index, position]),
-        str(verdicts.statuses[index, position]),
+        STATUSES[verdicts.statuses[index, position]],
         errors.get((clip["clip_id"], rule.scorer), ""),
     )
