@@ -7,7 +7,7 @@ from omnihuman.batch import Sound
 from omnihuman.config.schema.decide import Decide, Rule
 from omnihuman.config.schema.score import Score
 from omnihuman.data import scoring
-from omnihuman.data.deciding import decide
+from omnihuman.data.deciding import Tables, decide
 from omnihuman.data.manifest import CLIPS, SOURCES, read_table, write_table
 from omnihuman.data.scorers.content import Scorer
 from omnihuman.media.write import write_video
@@ -50,8 +50,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(folder: Path) -> bytes:
-    scoring.score(CONFIG, folder, folder / "clips.parquet", folder / "scores.parquet")
-    return (folder / "scores.parquet").read_bytes()
+    outputs = [folder / name for name in ("scores.parquet", "strips.parquet")]
+    scoring.score(CONFIG, folder, folder / "clips.parquet", *outputs)
+    return b"".join(path.read_bytes() for path in outputs)
 
 
 def test_errors_are_rows_and_a_second_call_decodes_only_those(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +120,9 @@ def test_decide_writes_table_metrics_and_the_same_page_twice(folder: Path) -> No
     )
     pages = []
     for _ in range(2):
-        paths = [folder / name for name in ("decisions.parquet", "funnel.html", "funnel.json")]
-        decide(policy, folder, folder / "clips.parquet", folder / "scores.parquet", *paths)
+        paths = [folder / name for name in ("decisions.parquet", "funnel.html", "funnel.json", "funnel")]
+        tables = Tables(folder, *(folder / f"{name}.parquet" for name in ("clips", "scores", "strips")))
+        decide(policy, tables, *paths)
         pages.append(paths[1].read_text())
     assert pages[0] == pages[1] and "v0.mp4" in pages[0]
     assert "pose_visibility does not apply: no keypoints were declared" in pages[0]

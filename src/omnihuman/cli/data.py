@@ -3,7 +3,18 @@
 import argparse
 
 from omnihuman.cli.parsing import Adder
-from omnihuman.cli.places import CLIPS, DECISIONS, ENCODED, FUNNEL_METRICS, FUNNEL_PAGE, SCORES, SOURCES, TRUTH
+from omnihuman.cli.places import (
+    CLIPS,
+    DECISIONS,
+    ENCODED,
+    FUNNEL_METRICS,
+    FUNNEL_PAGE,
+    FUNNEL_PLOTS,
+    SCORES,
+    SOURCES,
+    STRIPS,
+    TRUTH,
+)
 
 
 def add_verbs(add: Adder) -> None:
@@ -36,15 +47,16 @@ def _score(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.scoring import score
 
-    score(load_params().score, SOURCES, CLIPS, SCORES)
+    score(load_params().score, SOURCES, CLIPS, SCORES, STRIPS)
     return 0
 
 
 def _decide(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
-    from omnihuman.data.deciding import decide
+    from omnihuman.data.deciding import Tables, decide
 
-    decide(load_params().decide, SOURCES, CLIPS, SCORES, DECISIONS, FUNNEL_PAGE, FUNNEL_METRICS)
+    tables = Tables(SOURCES, CLIPS, SCORES, STRIPS)
+    decide(load_params().decide, tables, DECISIONS, FUNNEL_PAGE, FUNNEL_METRICS, FUNNEL_PLOTS)
     return 0
 
 

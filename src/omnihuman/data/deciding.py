@@ -1,48 +1,73 @@
 """The step `decide`: eligibility of every clip, with the funnel as metrics and as a page."""
 
 import json
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 
 from omnihuman.config.schema.decide import Decide
 from omnihuman.data.eligibility import MODALITIES, UNUSABLE, Verdicts, decide_all, judge
-from omnihuman.data.manifest import DECISIONS, read_table, write_table
-from omnihuman.data.report import render_page
-from omnihuman.storage.files import publish
+from omnihuman.data.manifest import DECISIONS, SOURCES_TABLE, read_table, write_table
+from omnihuman.data.report import Contents, render_page
+from omnihuman.data.rule_report import RuleReport, report_rules
+from omnihuman.data.slices import Slice, slices
+from omnihuman.storage.files import publish, publish_folder
 
 SCORE_COLUMNS = ("clip_id", "scorer", "implementation", "value", "status", "error")
 """What is asked of the score table, which may have tens of millions of rows."""
 
 
-def decide(
-    config: Decide, sources: Path, clips: Path, scores: Path, decisions: Path, page: Path, metrics: Path
-) -> None:
+@dataclass(frozen=True)
+class Tables:
+    """What the steps before have written."""
+
+    sources: Path  # folder
+    clips: Path
+    scores: Path
+    strips: Path
+
+
+def decide(config: Decide, tables: Tables, decisions: Path, page: Path, metrics: Path, plots: Path) -> None:
     """Applies the policy to the scores; nothing is decoded.
 
     Args:
-        sources: folder with sources.parquet.
-        clips, scores: Parquet files of the steps before.
         decisions: output, Parquet: four rows per clip.
         page: output, one self-contained HTML file that says of every clip what it may train, or why not.
         metrics: output, JSON of flat numbers.
+        plots: output, folder of CSV tables with the same figures.
 
     Raises:
         UserError: a rule names a scorer that does not exist.
     """
-    clip_table, score_table = read_table(clips), read_table(scores, SCORE_COLUMNS)
-    source_table = read_table(sources / "sources.parquet")
-    verdicts = judge(clip_table, score_table, config)
+    clips, scores = read_table(tables.clips), read_table(tables.scores, SCORE_COLUMNS)
+    sources = read_table(tables.sources / SOURCES_TABLE)
+    verdicts = judge(clips, scores, config)
     table = decide_all(verdicts, config)
-    funnel = count_funnel(source_table, clip_table, score_table, verdicts)
+    funnel = count_funnel(sources, clips, scores, verdicts)
+    names = {source: PurePath(path).name for source, path in zip(sources["source_id"], sources["path"], strict=True)}
+    rules = report_rules(verdicts, funnel, clips, names, tables.strips)
+    parts = slices(sources, clips, scores, verdicts)
+    contents = Contents(names, clips, scores, table, verdicts, funnel, rules, parts)
     with publish(page) as temporary:
-        temporary.write_text(
-            render_page(source_table, clip_table, score_table, table, verdicts, funnel), encoding="utf-8"
-        )
+        temporary.write_text(render_page(contents), encoding="utf-8")
     with publish(metrics) as temporary:
         temporary.write_text(json.dumps(funnel, indent=2) + "\n", encoding="utf-8")
+    with publish_folder(plots) as folder:
+        _write_plots(folder, funnel, rules, parts)
     write_table(table, DECISIONS, decisions)
+
+
+def _write_plots(folder: Path, funnel: dict[str, float | int], rules: list[RuleReport], parts: list[Slice]) -> None:
+    """Tables for `dvc plots`."""
+    stages = [("clips", funnel["clips"], funnel["hours"])]
+    stages += [(modality, funnel[f"clips_{modality}"], funnel[f"hours_{modality}"]) for modality in MODALITIES]
+    pd.DataFrame(stages, columns=["fit for", "clips", "hours"]).to_csv(folder / "funnel.csv", index=False)
+    counts = ["name", "modality", "first", "all", "alone", "stricter", "looser"]
+    pd.DataFrame([asdict(rule) for rule in rules], columns=counts).to_csv(folder / "rules.csv", index=False)
+    rows = [{"kind": part.kind, "name": part.name, "clips": part.clips, **part.eligible} for part in parts]
+    pd.DataFrame(rows, columns=["kind", "name", "clips", *MODALITIES]).to_csv(folder / "slices.csv", index=False)
 
 
 def count_funnel(

@@ -74,22 +74,25 @@ def judge(clips: pd.DataFrame, scores: pd.DataFrame, policy: Decide) -> Verdicts
     # A score that is missing was not measured.
     statuses = cells.fill(_positions(scores["status"], STATUSES).astype(np.int8), _ERROR, len(rules))
     stand_in = cells.fill(_positions(scores["implementation"], ["fallback"]) == 0, False, len(rules))
-    low, high = (_bounds(rules, side) for side in ("at_least", "at_most"))
-    is_base = np.array([rule.modality == "base" for rule in rules], bool)
-    measured = statuses == _OK
-    harmless = (statuses == _NA) & is_base
-    inside = (np.isnan(low) | (values >= low)) & (np.isnan(high) | (values <= high))
+    low, high = _bounds(rules)
     margins = np.fmin((values - low) / _scale(low), (high - values) / _scale(high))
     return Verdicts(
         clip_ids=clips["clip_id"].to_numpy(object),
         rules=policy.rules,
-        passes=(measured & inside) | harmless,
-        margins=np.where(measured, margins, np.where(harmless, np.nan, NO_VALUE_MARGIN)),
+        passes=passing(values, statuses, rules),
+        margins=np.where(statuses == _OK, margins, np.where(_harmless(statuses, rules), np.nan, NO_VALUE_MARGIN)),
         stand_in=stand_in,
         values=values,
         statuses=statuses,
         usable=(clips["status"] == "ok").to_numpy(bool),
     )
+
+
+def passing(values: np.ndarray, statuses: np.ndarray, rules: list[Rule]) -> np.ndarray:
+    """Bool [clips, rules]: what each rule says of its column of values and statuses."""
+    low, high = _bounds(rules)
+    inside = (np.isnan(low) | (values >= low)) & (np.isnan(high) | (values <= high))
+    return ((statuses == _OK) & inside) | _harmless(statuses, rules)
 
 
 def decide_all(verdicts: Verdicts, policy: Decide) -> pa.Table:
@@ -179,9 +182,15 @@ def _positions(column: pd.Series, names: list[str] | tuple[str, ...]) -> np.ndar
     return of_category[texts.codes.to_numpy()] if len(of_category) else np.full(len(column), -1)
 
 
-def _bounds(rules: list[Rule], side: str) -> np.ndarray:
-    """float64 [rules], NaN where a bound does not bind."""
-    return np.array([getattr(rule, side) for rule in rules], dtype=np.float64)
+def _harmless(statuses: np.ndarray, rules: list[Rule]) -> np.ndarray:
+    """Bool [clips, rules]: the measurement does not apply, and a rule of the base does not mind."""
+    return (statuses == _NA) & np.array([rule.modality == "base" for rule in rules], bool)
+
+
+def _bounds(rules: list[Rule]) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest values, float64 [rules], NaN where a bound does not bind."""
+    low = np.array([rule.at_least for rule in rules], dtype=np.float64)
+    return low, np.array([rule.at_most for rule in rules], dtype=np.float64)
 
 
 def _scale(bound: np.ndarray) -> np.ndarray:

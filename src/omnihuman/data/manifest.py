@@ -71,6 +71,13 @@ SCORES = pa.schema(
     ]
 )
 
+STRIPS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("strip", pa.binary()),  # JPEG of some frames side by side
+    ]
+)
+
 DECISIONS = pa.schema(
     [
         ("clip_id", pa.string()),

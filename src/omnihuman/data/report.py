@@ -1,7 +1,7 @@
 """One self-contained page that shows the funnel and says of every clip what it may train, or why not."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -11,6 +11,9 @@ import pyarrow as pa
 
 from omnihuman.config.schema.decide import Rule
 from omnihuman.data.eligibility import MODALITIES, STATUSES, UNUSABLE, Verdicts
+from omnihuman.data.rule_report import RuleReport
+from omnihuman.data.slices import Slice
+from omnihuman.data.strips import NUM_FRAMES
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 MAX_CLIP_ROWS = 2000
@@ -43,26 +46,35 @@ class Histogram:
     num_ok: int
 
 
-def render_page(
-    sources: pd.DataFrame,
-    clips: pd.DataFrame,
-    scores: pd.DataFrame,
-    decisions: pa.Table,
-    verdicts: Verdicts,
-    funnel: dict[str, float | int],
-) -> str:
-    """HTML that depends on its arguments only: no time stamps, no addresses of this machine."""
+@dataclass(frozen=True)
+class Contents:
+    """Everything that the page says."""
+
+    names: dict[str, str]  # of videos, by source id
+    clips: pd.DataFrame
+    scores: pd.DataFrame
+    decisions: pa.Table
+    verdicts: Verdicts
+    funnel: dict[str, float | int]
+    rules: list[RuleReport]
+    slices: list[Slice]
+
+
+def render_page(contents: Contents) -> str:
+    """HTML that depends on the contents only: no time stamps, no addresses of this machine."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["hours"] = describe_hours
-    listed = clips.head(MAX_CLIP_ROWS)
-    of_scorers = scores.groupby("scorer", sort=False, observed=True)
+    decisions = contents.decisions
+    of_scorers = contents.scores.groupby("scorer", sort=False, observed=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        funnel=funnel,
+        funnel=contents.funnel,
         modalities=MODALITIES,
-        rules=_rule_rows(verdicts, funnel),
-        histograms=[_histogram(name, part, verdicts.rules) for name, part in of_scorers],
-        clips=_clip_rows(sources, listed, scores, decisions, verdicts),
-        num_clips=len(listed),
+        rules=contents.rules,
+        slices=contents.slices,
+        num_frames=NUM_FRAMES,
+        histograms=[_histogram(name, part, contents.verdicts.rules) for name, part in of_scorers],
+        clips=_clip_rows(contents),
+        num_clips=min(len(contents.clips), MAX_CLIP_ROWS),
         policy_hash=decisions["policy_hash"][0].as_py() if len(decisions) else "",
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
@@ -85,33 +97,6 @@ def explain(rule: Rule, value: float, status: str, error: str) -> str:
     if rule.at_least is not None and value < rule.at_least:
         return f"{rule.scorer} {value:.3g} is below {rule.at_least:g}"
     return f"{rule.scorer} {value:.3g} is above {rule.at_most:g}"
-
-
-def _rule_rows(verdicts: Verdicts, funnel: dict[str, float | int]) -> list[dict[str, Any]]:
-    """One row per rule: its bounds, and how many clips failed it first, at all, and alone."""
-    rows = []
-    for index, (name, rule) in enumerate(verdicts.rules.items()):
-        fails = verdicts.fails("text" if rule.modality == "base" else rule.modality)
-        alone = fails[:, 1 + index] & (fails.sum(axis=1) == 1)
-        rows.append(
-            {
-                "name": name,
-                "modality": rule.modality,
-                "scorer": rule.scorer,
-                "bounds": _bounds(rule),
-                "first": funnel[f"first_fail_{rule.modality}_{name}"],
-                "all": int((~verdicts.passes[:, index]).sum()),
-                "alone": int(alone.sum()),
-            }
-        )
-    return rows
-
-
-def _bounds(rule: Rule) -> str:
-    parts = ([f"at least {rule.at_least:g}"] if rule.at_least is not None else []) + (
-        [f"at most {rule.at_most:g}"] if rule.at_most is not None else []
-    )
-    return ", ".join(parts)
 
 
 def _histogram(scorer: Any, part: pd.DataFrame, rules: dict[str, Rule]) -> Histogram:
@@ -151,23 +136,17 @@ def _span(values: np.ndarray, bounds: list[float]) -> tuple[float, float]:
     return low - spare, high + spare
 
 
-def _clip_rows(
-    sources: pd.DataFrame,
-    clips: pd.DataFrame,
-    scores: pd.DataFrame,
-    decisions: pa.Table,
-    verdicts: Verdicts,
-) -> list[dict[str, Any]]:
-    of_clips = sources[sources["source_id"].isin(clips["source_id"])]
-    names = dict(zip(of_clips["source_id"], of_clips["path"].map(lambda path: PurePath(path).name), strict=True))
+def _clip_rows(contents: Contents) -> list[dict[str, Any]]:
+    """One row for each of the first clips."""
+    clips, scores, verdicts = contents.clips.head(MAX_CLIP_ROWS), contents.scores, contents.verdicts
     errors = scores[scores["clip_id"].isin(clips["clip_id"])].set_index(["clip_id", "scorer"])["error"].to_dict()
-    own_rows = decisions.slice(0, len(MODALITIES) * len(clips)).to_pylist()
+    own_rows = contents.decisions.slice(0, len(MODALITIES) * len(clips)).to_pylist()
     rows = []
     for index, clip in enumerate(clips.to_dict("records")):
         own = own_rows[len(MODALITIES) * index : len(MODALITIES) * (index + 1)]
         rows.append(
             {
-                "source": names.get(clip["source_id"], clip["source_id"]),
+                "source": contents.names.get(clip["source_id"], clip["source_id"]),
                 "span": f"{clip['start_seconds']:.2f} to {clip['end_seconds']:.2f} s",
                 "verdicts": [
                     {

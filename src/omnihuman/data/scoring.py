@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from omnihuman.config.schema.score import Score
-from omnihuman.data.manifest import SCORES, SOURCES_TABLE, read_table, source_path, write_table
+from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, read_table, source_path, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
 from omnihuman.data.scorers.registry import SCORERS
 from omnihuman.data.sidecar import read_keypoints
+from omnihuman.data.strips import strip_of
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
@@ -34,7 +35,17 @@ class Job:
     end_seconds: float
 
 
-def score(config: Score, sources: Path, clips: Path, scores: Path) -> None:
+@dataclass(frozen=True)
+class Scored:
+    """What came of one clip."""
+
+    rows: list[dict]
+    """Of the score table."""
+    strip: bytes = b""
+    """JPEG; empty where the clip could not be decoded."""
+
+
+def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path) -> None:
     """Measures every clip with every scorer and writes the score table.
 
     Finished clips outlive a killed call, and a call with more clips than the last one decodes the new ones only. Errors
@@ -45,22 +56,25 @@ def score(config: Score, sources: Path, clips: Path, scores: Path) -> None:
         sources: folder with sources.parquet.
         clips: Parquet file of the step `split`.
         scores: output, Parquet.
+        strips: output, Parquet: a strip of frames of every clip that could be decoded.
     """
     table = read_table(clips).merge(
         read_table(sources / SOURCES_TABLE)[["source_id", "path", "keypoints_path"]], on="source_id"
     )
     measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
-    code = code_key("data/scorers", "data/scoring.py", "media/video.py", "media/sound.py")
+    code = code_key("data/scorers", "data/scoring.py", "data/strips.py", "media/video.py", "media/sound.py")
     folder = work_folder(content_key(params=params_hash(config), scorers=_describe(SCORERS), code=code))
     keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
     results = _restore(folder, {key: clip_id for clip_id, key in keys.items()})
     open_jobs = [job for clip_id, job in measurable.items() if clip_id not in results]
-    for job, rows in _measure(config, open_jobs, folder, keys):
-        results[job.clip_id] = rows
+    for job, scored in _measure(config, open_jobs, folder, keys):
+        results[job.clip_id] = scored
     for row in read_table(clips).to_dict("records"):
         if row["status"] != "ok":
-            results[row["clip_id"]] = _all_failed(config, row["clip_id"], row["status"], row["error"])
-    write_table([row for clip_id in read_table(clips)["clip_id"] for row in results[clip_id]], SCORES, scores)
+            results[row["clip_id"]] = Scored(_all_failed(config, row["clip_id"], row["status"], row["error"]))
+    in_order = {clip_id: results[clip_id] for clip_id in read_table(clips)["clip_id"]}
+    write_table([row for scored in in_order.values() for row in scored.rows], SCORES, scores)
+    write_table(_strip_rows(in_order), STRIPS, strips)
 
 
 def measure(scorers: Iterable[Scorer], content: ClipContent) -> list[Measurement]:
@@ -107,27 +121,28 @@ def _clip_key(job: Job) -> str:
     return content_key(clip_id=job.clip_id, keypoints=file_sha256(path) if path and path.is_file() else str(path))
 
 
-def _measure(config: Score, jobs: list[Job], folder: Path, keys: dict[str, str]) -> Iterable[tuple[Job, list[dict]]]:
-    """Yields each job with its rows and keeps the rows that need not be tried again."""
+def _measure(config: Score, jobs: list[Job], folder: Path, keys: dict[str, str]) -> Iterable[tuple[Job, Scored]]:
+    """Yields each job with what came of it, and keeps what need not be tried again."""
     if not jobs:
         return
     limits = Limits(config.deadline_seconds, config.memory_megabytes, config.clips_per_worker)
-    chunk: dict[str, list[dict]] = {}
+    chunk: dict[str, Scored] = {}
     for outcome in run_guarded(partial(_measure_clip, config), jobs, limits, "score"):
         job = jobs[outcome.index]
         if outcome.value is None:
-            rows = _all_failed(config, job.clip_id, outcome.status, outcome.error)
+            scored = Scored(_all_failed(config, job.clip_id, outcome.status, outcome.error))
         else:
-            rows = _rows(config, job.clip_id, outcome.value)
-        yield job, rows
-        if all(row["status"] in ("ok", "na") for row in rows):
-            chunk[keys[job.clip_id]] = rows
+            measurements, strip = outcome.value
+            scored = Scored(_rows(config, job.clip_id, measurements), strip)
+        yield job, scored
+        if all(row["status"] in ("ok", "na") for row in scored.rows):
+            chunk[keys[job.clip_id]] = scored
         if len(chunk) == CLIPS_PER_CHUNK or (chunk and job is jobs[-1]):
             _keep(folder, chunk)
             chunk = {}
 
 
-def _measure_clip(config: Score, job: Job) -> list[Measurement]:
+def _measure_clip(config: Score, job: Job) -> tuple[list[Measurement], bytes]:
     """Decodes and measures one clip; runs inside a guarded worker."""
     import cv2
 
@@ -146,7 +161,7 @@ def _measure_clip(config: Score, job: Job) -> list[Measurement]:
         duration_seconds=job.end_seconds - job.start_seconds,
         fps=config.fps,
     )
-    return measure(SCORERS, content)
+    return measure(SCORERS, content), strip_of(frames.pixels)
 
 
 def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:
@@ -168,17 +183,25 @@ def _all_failed(config: Score, clip_id: str, status: str, error: str) -> list[di
     return _rows(config, clip_id, list(failed(names, status, error or NOT_MEASURED)))
 
 
-def _keep(folder: Path, chunk: dict[str, list[dict]]) -> None:
-    # The key of the clip's content stands in for its id, and comes back as id when restored.
-    rows = [{**row, "clip_id": key} for key, clip_rows in chunk.items() for row in clip_rows]
-    write_table(rows, SCORES, folder / f"chunk-{content_key(clips=sorted(chunk))}.parquet")
+def _strip_rows(scored: dict[str, Scored]) -> list[dict]:
+    return [{"clip_id": name, "strip": one.strip} for name, one in scored.items() if one.strip]
 
 
-def _restore(folder: Path, clip_ids: dict[str, str]) -> dict[str, list[dict]]:
-    """Rows of finished clips by clip id; `clip_ids` maps keys of content to ids."""
-    results: dict[str, list[dict]] = {}
+def _keep(folder: Path, chunk: dict[str, Scored]) -> None:
+    # The key of the clip's content stands in for its id, and comes back as id when restored. Strips come first: what is
+    # restored has its scores, and then its strip too.
+    name = content_key(clips=sorted(chunk))
+    write_table(_strip_rows(chunk), STRIPS, folder / f"strips-{name}.parquet")
+    rows = [{**row, "clip_id": key} for key, scored in chunk.items() for row in scored.rows]
+    write_table(rows, SCORES, folder / f"chunk-{name}.parquet")
+
+
+def _restore(folder: Path, clip_ids: dict[str, str]) -> dict[str, Scored]:
+    """What came of finished clips by clip id; `clip_ids` maps keys of content to ids."""
+    results: dict[str, Scored] = {}
     for path in sorted(folder.glob("chunk-*.parquet")):
+        strips = read_table(path.with_name(path.name.replace("chunk-", "strips-"))).set_index("clip_id")["strip"]
         for key, rows in read_table(path).groupby("clip_id", sort=False):
             if (clip_id := clip_ids.get(str(key))) is not None:
-                results[clip_id] = rows.assign(clip_id=clip_id).to_dict("records")
+                results[clip_id] = Scored(rows.assign(clip_id=clip_id).to_dict("records"), strips.get(key, b""))
     return results
