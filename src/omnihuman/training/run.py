@@ -1,10 +1,10 @@
 """The step `train STAGE`: resumable training of one stage, from encoded clips to published weights."""
 
-import copy
 import csv
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,9 +42,11 @@ _CODE = (
 _CODE_THAT_LOOKS_ON = (
     "training/launch", "training/averaged.py", "training/evaluating.py", "training/insight.py", "training/measured.py",
     "training/plan.py", "training/probes.py", "training/profile.py", "training/progress.py", "training/throughput.py",
-    "training/validation.py",
+    "training/validation.py", "training/divided.py",
 )  # fmt: skip
 """Changed, it leaves the weights as they are, so that unfinished work and running jobs go on."""
+_TRIES = 3
+"""To have a whole checkpoint of the last step."""
 
 
 def train_stage(
@@ -90,7 +92,7 @@ def train_stage(
     ShardReader(place_of_shards(encoded)).check(clips, encoders)
     model, known = initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
-    note_run(identity, place)  # nothing can be refused any more, so it is no trace that stands in the way
+    note_run(identity, place)  # the parent fits, so from here on the folder is of this run
     log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     description = ModelDescription(
@@ -111,24 +113,49 @@ def train_stage(
                 save_model(folder, model, description)
                 _save_losses(folder / "loss.csv", [])
     else:
-        finished = _fit_past_spikes(run, model, samples, description, place)
+        del model  # each attempt makes its own
+
+        def begin() -> OmniHumanTransformer:
+            first, _ = initial_model(run, samples, encoded, encoders, models)
+            freeze(first, run.stage.frozen, run.name)
+            return first
+
+        finished = _fit_to_the_end(run, begin, samples, description, place)
         if place.ranks.first:
             _publish(finished, models / run.name)
     place.ranks.wait()
 
 
-def _fit_past_spikes(
-    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, description: ModelDescription, place: Place
+def _fit_to_the_end(
+    run: StageRun,
+    begin: Callable[[], OmniHumanTransformer],
+    samples: pd.DataFrame,
+    description: ModelDescription,
+    place: Place,
 ) -> Checkpoint:
-    """`fit`, and again from the last good checkpoint, or from the first weights, after each step that is left out."""
-    first_weights = copy.deepcopy(model) if run.training.on_loss_spike == "skip" else None
+    """`fit`, and again from the last good checkpoint after a step that is left out, or where the last save is damaged.
+
+    Args:
+        begin: makes the model that the stage begins with.
+    """
+    damaged = 0
     while True:
         try:
-            return fit(run, model, samples, description, place)
+            finished = fit(run, begin(), samples, description, place)
         except LossSpike as spike:
-            assert first_weights is not None
             log.warning("%s: %s; going back to the last good checkpoint and leaving the step out", run.name, spike)
-            model = copy.deepcopy(first_weights)
+            continue
+        reached = finished.manifest.step if finished else 0
+        if finished and reached >= run.stage.steps:
+            return finished
+        damaged += 1
+        if damaged == _TRIES:
+            raise UserError(
+                f"{run.name}: the checkpoint of step {run.stage.steps} was damaged after it was written, {_TRIES} times"
+                f" running: nothing is published. Check the disk under {place.work}, then start the stage again"
+            )
+        steps = run.stage.steps - reached
+        log.warning("%s: training %d step(s) again, since their checkpoint is damaged", run.name, steps)
 
 
 def _publish(checkpoint: Checkpoint, target: Path) -> None:
