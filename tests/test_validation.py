@@ -162,6 +162,7 @@ def failing_rank(rank: int, world_size: int, folder: Path) -> None:
         measured(folder / "encoded", Ranks(rank, world_size))
     except UserError as error:
         (folder / f"said-{rank}").write_text(str(error))
+    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
