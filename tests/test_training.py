@@ -257,3 +257,25 @@ def test_parent_of_another_shape_is_refused(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="train the parent again"):
         train_stage(child, tmp_path / "encoded", tmp_path / "models")
+
+
+@pytest.mark.parametrize("start", [{"parent": "1_text_image"}, {"base": "models/1_text_image"}])
+def test_a_missing_or_misfit_parent_is_named_and_nothing_stands_in_the_way_of_the_next_start(
+    start: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    encoded, models, work = tmp_path / "encoded", tmp_path / "models", tmp_path / "work"
+    write_encoded(encoded, [(True, True)])
+    child = replace(FIRST, name="2_audio", stage=Stage(**start, steps=2))
+    with pytest.raises(UserError, match=r"models/1_text_image/model.safetensors is missing"):
+        train_stage(child, encoded, models, work)
+    with pytest.raises(UserError, match="is missing"):
+        stage_key(child, encoded, models)
+    assert not work.exists()
+    wide = replace(FIRST, model=replace(CONFIG, width=64, rope_axes=(8, 12, 12)), stage=Stage(steps=1))
+    train_stage(wide, encoded, models, tmp_path / "parent's work")
+    with pytest.raises(UserError, match="again"):
+        train_stage(child, encoded, models, work)
+    train_stage(replace(FIRST, stage=Stage(steps=1)), encoded, models, tmp_path / "parent's other work")
+    train_stage(child, encoded, models, work)
+    assert load_model(models / "2_audio")[1].num_steps == 2

@@ -61,8 +61,10 @@ def fit(
     samples: pd.DataFrame,
     description: ModelDescription,
     place: Place,
-) -> Checkpoint:
-    """Trains in place, from the newest good checkpoint where there is one, and returns that of the last step.
+) -> Checkpoint | None:
+    """Trains in place, from the newest good checkpoint where there is one, and returns the newest good one.
+
+    It is that of the last step, unless this has been damaged since it was written.
 
     Args:
         description: lies in every checkpoint with its number of steps, so that each can become a model.
@@ -118,9 +120,7 @@ def fit(
         **trainer_arguments(place.compute, training, ranks, from_universal=newest is not None and newest.universal),
     )
     trainer.fit(module, loader, ckpt_path=newest.state if newest else None, weights_only=True)
-    finished = checkpoints.newest()
-    assert finished is not None
-    return finished
+    return checkpoints.newest()
 
 
 def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:
@@ -139,7 +139,7 @@ def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:
         log.warning("%s is of %d rank(s), here are %d", newest.folder, newest.manifest.num_ranks, ranks.size)
         reshard(newest.folder)
     ranks.wait()
-    return checkpoints.newest()
+    return _fitting(checkpoints, place)  # what was made may be damaged, and the one before it of other ranks again
 
 
 def _sample_settings(run: StageRun, encoders: Encoders) -> SampleSettings:
@@ -168,7 +168,7 @@ def _callbacks(
     Its time ends first; the average changes before it is looked at and saved; what is saved has been looked at.
     """
     decay, folder = run.training.ema_decay, resumed.folder if resumed else None
-    average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
+    average = WeightAverage(module.model, decay, place.ranks, folder) if decay else None
     first = place.ranks.first
     steps, report = run.stage.steps, place.report if first else None
     traced = place.compute.profile_steps if first else 0
