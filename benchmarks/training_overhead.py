@@ -84,7 +84,8 @@ def write_clips(folder: Path, encoders: Encoders) -> None:
     folder.mkdir()
     save_shard(folder / "shard-00000.safetensors", [(f"clip-{i}", clip()) for i in range(NUM_CLIPS)], encoders)
     row = {
-        "shard": "shard-00000.safetensors", "split": "train", "width": 8 * SIDE, "height": 8 * SIDE, "num_windows": 3,
+        "shard": "shard-00000.safetensors", "split": "train", "area_pixels": (8 * SIDE) ** 2,
+        "larger_area_pixels": 0, "width": 8 * SIDE, "height": 8 * SIDE, "num_windows": 3,
         "num_frames": 50, "caption": "", "audio_eligible": True, "pose_eligible": True, "status": "ok", "error": "",
     }  # fmt: skip
     rows = [{"clip_id": f"clip-{i}", "identity": str(i), **row} for i in range(NUM_CLIPS)]
@@ -139,7 +140,7 @@ def main() -> None:
         video_codec="cosine", video_weights="", video_weights_sha256="", video_tile_pixels=0,
         video_tile_stride_pixels=0, speech_encoder="log_mel", speech_weights="", speech_weights_sha256="",
         text_encoder="hashed_words", text_weights="", text_weights_sha256="", fps=25.0, num_frames=NUM_FRAMES,
-        area_pixels=(8 * SIDE) ** 2, size_multiple=8, max_aspect=2.0, max_text_tokens=MAX_TEXT,
+        resolutions=((8 * SIDE) ** 2,), size_multiple=8, max_aspect=2.0, max_text_tokens=MAX_TEXT,
         latent_channels=CosineCodec().num_channels, speech_width=LogMel.width, speech_layers=1, text_width=64,
         num_keypoints=17,
     )  # fmt: skip

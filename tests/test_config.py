@@ -87,7 +87,13 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
     [
         ("encode.num_frames=16", ["encode.num_frames is 16", "17"]),
         ("encode.size_multiple=12", ["encode.size_multiple is 12", "multiple of 8"]),
-        ("encode.area_pixels=10", ["encode.area_pixels is 10", "64"]),
+        ("encode.resolutions=[10]", ["encode.resolutions is [10]", "64"]),
+        ("encode.resolutions=[]", ["encode.resolutions is []", "at least one"]),
+        ("encode.resolutions=[4096, 1024]", ["encode.resolutions is [4096, 1024]", "from low to high"]),
+        (
+            "stages.3_pose.phases={a: {area_pixels: 1024}}",
+            ["stages.3_pose.phases.a.area_pixels is 1024", "encode.resolutions ([4096])"],
+        ),
         (
             "encode.speech_encoder=wav2vec2",
             ["encode.speech_weights is empty", "facebook/wav2vec2", "log_mel"],

@@ -154,8 +154,8 @@ def test_what_cannot_be_divided_is_named() -> None:
         UserError, match=r"3_pose.batching.max_tokens_per_pack is 140: 4 sample\(s\) of 70 tokens"
     ) as told:
         Division(140, 2, tokens).check(8, 1, "3_pose")
-    assert "set it to 280, training.accumulate to 2, or encode at a smaller" in str(told.value)
-    with pytest.raises(UserError, match="set it to 560, encode at a smaller"):
+    assert "set it to 280, training.accumulate to 2, or encode at smaller" in str(told.value)
+    with pytest.raises(UserError, match="set it to 560, encode at smaller"):
         Division(50, tokens=tokens).check(8, 1, "3_pose")
     draws = [Draw(0, index) for index in range(8)]
     assert [len(packs) for packs in Division(140, 2, tokens).packs(draws, 3)] == [3, 3]

@@ -1,9 +1,10 @@
 """From encoded clips to training batches; every random number is a function of the sample's index."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from omnihuman.conditions.windows import choose_reference, window_inputs, window
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
+from omnihuman.data.shards import EncodedClip, Encoders, ShardReader, pictures_name
 from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.errors import UserError
@@ -24,6 +25,8 @@ from omnihuman.keyed_random import generator, uniform
 from omnihuman.training.packing import Cost, Division, TokenCounts
 from omnihuman.training.sampling import Draw
 from omnihuman.training.skipping import Order
+
+_PICTURES = ["clip_id", "area_pixels", "larger_area_pixels"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class SampleSettings:
 
 
 def training_samples(encoded: Path) -> pd.DataFrame:
-    """The rows of samples.parquet that train.
+    """The rows of samples.parquet that train, one for each size of each clip.
 
     Raises:
         UserError: nothing is encoded, or nothing for training.
@@ -50,6 +53,18 @@ def training_samples(encoded: Path) -> pd.DataFrame:
     if samples.empty:
         raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
     return samples
+
+
+def stored_pictures(samples: pd.DataFrame) -> dict[str, list[str]]:
+    """By shard, the names of what it is to hold, see `shards.pictures_name`."""
+    return {
+        str(shard): [pictures_name(row["clip_id"], _smaller_area(row)) for row in part[_PICTURES].to_dict("records")]
+        for shard, part in samples.groupby("shard")
+    }
+
+
+def _smaller_area(row: Mapping[Any, Any]) -> int | None:
+    return int(row["area_pixels"]) if row["larger_area_pixels"] else None
 
 
 def active_conditions(
@@ -88,7 +103,7 @@ class StagePacks(IterableDataset):
     """What one rank computes in the steps from `first_step` on, without an end; a resumed run begins with its own step.
 
     Args:
-        samples: one row a clip, as in samples.parquet.
+        samples: as in samples.parquet.
         encoded: folder or S3 prefix of the shards.
         rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
         tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
@@ -114,7 +129,7 @@ class StagePacks(IterableDataset):
     ) -> None:
         self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
         self.first_step = 0
-        self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
+        self._samples = samples[[*_PICTURES, "shard", "audio_eligible", "pose_eligible"]]
         self._shards, self._order = ShardReader(encoded), order
         self._settings, self._empty_text = settings, empty_text
         self._rank, self._encoders, self._packs_per_step = rank, encoders, packs_per_step
@@ -143,7 +158,7 @@ class StagePacks(IterableDataset):
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
-        clip = self._shards.clip(row["shard"], row["clip_id"])
+        clip = self._shards.clip(row["shard"], row["clip_id"], _smaller_area(row))
         active = active_conditions(
             self._settings,
             draw.index,

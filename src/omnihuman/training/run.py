@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from omnihuman.config.schema.compute import Compute
+from omnihuman.data.manifest import one_row_a_clip
 from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
@@ -21,7 +22,7 @@ from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
-from omnihuman.training.dataset import training_samples
+from omnihuman.training.dataset import stored_pictures, training_samples
 from omnihuman.training.fit import StageRun, fit
 from omnihuman.training.freezing import freeze
 from omnihuman.training.identity import check_same_run, of_the_weights
@@ -30,6 +31,7 @@ from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
+from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES
 from omnihuman.training.strategy import check_ranks
 from omnihuman.training.watch import LossSpike
@@ -87,8 +89,7 @@ def train_stage(
     check_same_run(run, _start_weights(run, models), place)
     samples = training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
-    clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
-    ShardReader(place_of_shards(encoded)).check(clips, encoders)
+    ShardReader(place_of_shards(encoded)).check(stored_pictures(samples), encoders)
     model, known = _initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
     log.info("%s: %s", run.name, counts)
@@ -141,10 +142,11 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
     """What a rank can know before it meets the others or touches a GPU.
 
     Raises:
-        UserError: there is no training clip, there are too many ranks, or a step might not fit its packs.
+        UserError: there is no training clip, or none so small as a phase asks for, there are too many ranks, or a step
+            might not fit its packs.
     """
     samples = training_samples(encoded)
-    check_ranks(compute, run.training, ranks, len(samples))
+    check_ranks(compute, run.training, ranks, len(one_row_a_clip(samples)))
     many_sizes = run.stage.batching.sizes == "native" or run.stage.data.pictures_share > 0
     if compute.strategy == "zero3" and ranks.size > 1 and many_sizes:
         raise UserError(
@@ -152,7 +154,9 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
             " native or data.pictures_share): ranks would gather the weights different numbers of times; set zero2, or"
             " one_size and no pictures"
         )
-    tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
+    order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
+    drawn = samples[order.expected_draws() > 0]  # where phases are low, the largest sizes are not
+    tokens = TokenCounts(drawn, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
     division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
     division.check(run.training.global_batch_size, run.training.accumulate, run.name)
 
@@ -220,12 +224,14 @@ def _initial_model(
 
 
 def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
-    return {m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)}
+    clips = one_row_a_clip(samples)
+    return {m: int(clips[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(clips)}
 
 
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
-    """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
-    chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
+    """Root mean square [C] of the latents, from at most 64 clips spread over the samples, at their largest."""
+    clips = one_row_a_clip(samples)
+    chosen = clips.iloc[:: max(1, len(clips) // 64)].head(64)
     shards = ShardReader(place_of_shards(encoded))
     squares = [
         np.square(shards.clip(row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
