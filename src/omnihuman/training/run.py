@@ -44,9 +44,9 @@ _CODE = (
     "batch.py", "keyed_random.py", "packed.py",
 )  # fmt: skip
 _CODE_THAT_LOOKS_ON = (
-    "training/launch", "training/averaged.py", "training/evaluating.py", "training/insight.py", "training/measured.py",
-    "training/plan.py", "training/probes.py", "training/profile.py", "training/progress.py", "training/throughput.py",
-    "training/validation.py",
+    "training/launch", "training/averaged.py", "training/device.py", "training/evaluating.py", "training/insight.py",
+    "training/measured.py", "training/plan.py", "training/probes.py", "training/profile.py", "training/progress.py",
+    "training/throughput.py", "training/validation.py",
 )  # fmt: skip
 """Changed, it leaves the weights as they are, so that unfinished work and running jobs go on."""
 

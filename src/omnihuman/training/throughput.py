@@ -25,6 +25,7 @@ from omnihuman.config.schema.stage import Training
 from omnihuman.errors import UserError
 from omnihuman.model.flops import Trains, omnihuman_flops
 from omnihuman.storage.files import publish
+from omnihuman.training.device import name_of, note_device
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
 
@@ -231,8 +232,9 @@ class Throughput(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to count."""
         cuda = pl_module.device.type == "cuda"
-        name = torch.cuda.get_device_name(pl_module.device) if cuda else ""
-        self._peak = peak_flops(name, self._training.precision)
+        self._peak = peak_flops(name_of(pl_module.device), self._training.precision)
+        if self._ranks.first:
+            note_device(self._work, pl_module.device)
         meter_file = self._work / "hours.json"
         self._meter = Meter(meter_file, self._ranks.size if cuda else 0, self._price)
         self._window, self._reported = Window(), trainer.global_step
