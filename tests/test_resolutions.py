@@ -22,6 +22,7 @@ from omnihuman.errors import UserError
 from omnihuman.evaluation.held_out import held_out_windows
 from omnihuman.storage.ranges import LocalFiles
 from omnihuman.training import module
+from omnihuman.training.dataset import stored_pictures
 from omnihuman.training.packing import TokenCounts
 from omnihuman.training.run import train_stage, training_clips
 from omnihuman.training.sampling import SampleOrder
@@ -119,6 +120,11 @@ def test_a_smaller_size_shares_all_but_its_pictures(tmp_path: Path, monkeypatch:
         np.testing.assert_array_equal(getattr(large, name), getattr(small, name))
     with pytest.raises(UserError, match=r"does not hold clip-1.99.latents"):
         reader.clip(SHARD, "clip-1", 99)
+    names = stored_pictures(pd.read_parquet(tmp_path / "encoded" / "samples.parquet"))
+    assert names == {SHARD: [f"clip-{number}{size}" for number in range(5) for size in ("", f".{LOW}")]}
+    reader.check(names, ENCODERS)
+    with pytest.raises(UserError, match=r"does not hold clip-0.99 and 0 others"):
+        reader.check({SHARD: ["clip-0", "clip-0.99"]}, ENCODERS)
 
 
 def test_evaluation_and_validation_take_the_largest(tmp_path: Path) -> None:

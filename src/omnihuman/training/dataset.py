@@ -1,10 +1,9 @@
 """From encoded clips to training batches; every random number is a function of the sample's index."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,14 +56,9 @@ def training_samples(encoded: Path) -> pd.DataFrame:
 
 def stored_pictures(samples: pd.DataFrame) -> dict[str, list[str]]:
     """By shard, the names of what it is to hold, see `shards.pictures_name`."""
-    return {
-        str(shard): [pictures_name(row["clip_id"], _smaller_area(row)) for row in part[_PICTURES].to_dict("records")]
-        for shard, part in samples.groupby("shard")
-    }
-
-
-def _smaller_area(row: Mapping[Any, Any]) -> int | None:
-    return int(row["area_pixels"]) if row["larger_area_pixels"] else None
+    rows = zip(*(samples[name].tolist() for name in _PICTURES), strict=True)
+    names = pd.Series([pictures_name(clip_id, area if larger else None) for clip_id, area, larger in rows])
+    return names.groupby(samples["shard"].to_numpy()).agg(list).to_dict()
 
 
 def active_conditions(
@@ -141,10 +135,6 @@ class StagePacks(IterableDataset):
         every = itertools.chain.from_iterable(map(self.draws, itertools.count(self.first_step)))
         yield from map(self._pack, itertools.islice(every, number, None, count))
 
-    def num_packs(self, step: int) -> int:
-        """How many packs a step has, on every rank alike."""
-        return len(self.draws(step))
-
     def packs(self, step: int) -> list[Pack]:
         """This rank's packs of a step; their gradients add up."""
         return [self._pack(draws) for draws in self.draws(step)]
@@ -158,7 +148,8 @@ class StagePacks(IterableDataset):
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
-        clip = self._shards.clip(row["shard"], row["clip_id"], _smaller_area(row))
+        smaller_area = int(row["area_pixels"]) if row["larger_area_pixels"] else None
+        clip = self._shards.clip(row["shard"], row["clip_id"], smaller_area)
         active = active_conditions(
             self._settings,
             draw.index,
