@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from omnihuman.config.compose import compose, dump, stale_keys
 from omnihuman.config.load import load_params, load_section, read_yaml
+from omnihuman.config.nested import leaves
 from omnihuman.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -268,3 +269,11 @@ def test_files_at_which_dvc_would_stop_are_named(tmp_path: Path, name: bytes) ->
     rights = ["collect.licence=own", "collect.consent_basis=contract"]
     with pytest.raises(UserError, match=r"remove it|rename it"):
         compose("tiny", [f"collect.source={folder}", *rights])
+
+
+def test_leaves_are_named_by_their_way_down() -> None:
+    tree = {"encode": {"fps": 25.0, "resolutions": (1024, 4096)}, "phases": {}, "seed": 1}
+    assert dict(leaves(tree)) == {
+        "encode.fps": 25.0, "encode.resolutions": (1024, 4096), "phases": {}, "seed": 1,
+    }  # fmt: skip
+    assert next(leaves(tree, "/")) == ("encode/fps", 25.0)

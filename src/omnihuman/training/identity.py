@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from omnihuman.config.nested import leaves
 from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256, publish
 from omnihuman.training.fit import Place, StageRun
@@ -41,7 +41,7 @@ def check_same_run(run: StageRun, parent: Path | None, place: Place) -> None:
 
 
 def _difference(run: StageRun, parent: Path | None, place: Place) -> str:
-    now = dict(_flat(of_the_weights(run))) | {
+    now = dict(leaves(of_the_weights(run))) | {
         "data": _data_hash(place.encoded),
         "parent": file_sha256(parent) if parent and parent.is_file() else "",
     }
@@ -56,14 +56,6 @@ def _difference(run: StageRun, parent: Path | None, place: Place) -> str:
         return ""
     lines = [f"{key} is {now.get(key)!r}, but was {begun.get(key)!r} when {place.work} was begun" for key in differing]
     return "\n".join([*lines, "set it back to go on, or name another folder to begin the stage again"])
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _data_hash(encoded: Path) -> str:
