@@ -39,7 +39,7 @@ STAGE = Stage(activate=Activation(0.9, 0.7, 0.5, 0.5), mix=Mix(0.5, 0.5), batchi
 ENCODERS = Encoders(
     video_codec="wan", video_weights="", video_weights_sha256="", video_tile_pixels=0, video_tile_stride_pixels=0,
     speech_encoder="wav2vec2", speech_weights="", speech_weights_sha256="", text_encoder="t5", text_weights="",
-    text_weights_sha256="", fps=25.0, num_frames=33, area_pixels=256 * 256, size_multiple=16, max_aspect=2.0,
+    text_weights_sha256="", fps=25.0, num_frames=33, resolutions=(256 * 256,), size_multiple=16, max_aspect=2.0,
     max_text_tokens=128, latent_channels=16, speech_width=768, speech_layers=13, text_width=2048, num_keypoints=133,
 )  # fmt: skip
 SIZES = ((256, 256), (192, 320), (320, 192), (224, 288))
@@ -84,7 +84,13 @@ def write_corpus(folder: Path, num_clips: int, clips_per_shard: int) -> tuple[pd
         save_shard(folder / name, clips, ENCODERS)
         sizes += [sum(getattr(clip, field.name).nbytes for field in fields(clip)) for _, clip in clips]
     columns = ["clip_id", "shard", "width", "height", "audio_eligible", "pose_eligible"]
-    return pd.DataFrame(rows, columns=columns), float(np.mean(sizes))
+    clips = pd.DataFrame(rows, columns=columns)
+    return at_one_size(clips), float(np.mean(sizes))
+
+
+def at_one_size(clips: pd.DataFrame) -> pd.DataFrame:
+    """Clips that are encoded at one resolution each."""
+    return clips.assign(area_pixels=clips["width"] * clips["height"], larger_area_pixels=0)
 
 
 def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip: float) -> Loaded:
@@ -197,9 +203,8 @@ def table(num_clips: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> pd.Data
     random = np.random.default_rng(SEED)
     width, height = np.array(sizes)[random.integers(len(sizes), size=num_clips)].T
     eligible = (random.random(num_clips) < ELIGIBLE for _ in range(2))
-    return pd.DataFrame(
-        dict(zip(("audio_eligible", "pose_eligible"), eligible, strict=True), width=width, height=height)
-    )
+    columns = dict(zip(("audio_eligible", "pose_eligible"), eligible, strict=True), width=width, height=height)
+    return at_one_size(pd.DataFrame(columns))
 
 
 def measure_sampler(num_clips: int, batch_size: int, repetitions: int) -> None:

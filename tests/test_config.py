@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from omnihuman.config.compose import compose, dump, stale_keys
 from omnihuman.config.load import load_params, load_section, read_yaml
+from omnihuman.config.nested import leaves
 from omnihuman.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -87,7 +88,13 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
     [
         ("encode.num_frames=16", ["encode.num_frames is 16", "17"]),
         ("encode.size_multiple=12", ["encode.size_multiple is 12", "multiple of 8"]),
-        ("encode.area_pixels=10", ["encode.area_pixels is 10", "64"]),
+        ("encode.resolutions=[10]", ["encode.resolutions is [10]", "64"]),
+        ("encode.resolutions=[]", ["encode.resolutions is []", "at least one"]),
+        ("encode.resolutions=[4096, 1024]", ["encode.resolutions is [4096, 1024]", "from low to high"]),
+        (
+            "stages.3_pose.phases={a: {area_pixels: 1024}}",
+            ["stages.3_pose.phases.a.area_pixels is 1024", "encode.resolutions ([4096])"],
+        ),
         (
             "encode.speech_encoder=wav2vec2",
             ["encode.speech_weights is empty", "facebook/wav2vec2", "log_mel"],
@@ -262,3 +269,11 @@ def test_files_at_which_dvc_would_stop_are_named(tmp_path: Path, name: bytes) ->
     rights = ["collect.licence=own", "collect.consent_basis=contract"]
     with pytest.raises(UserError, match=r"remove it|rename it"):
         compose("tiny", [f"collect.source={folder}", *rights])
+
+
+def test_leaves_are_named_by_their_way_down() -> None:
+    tree = {"encode": {"fps": 25.0, "resolutions": (1024, 4096)}, "phases": {}, "seed": 1}
+    assert dict(leaves(tree)) == {
+        "encode.fps": 25.0, "encode.resolutions": (1024, 4096), "phases": {}, "seed": 1,
+    }  # fmt: skip
+    assert next(leaves(tree, "/")) == ("encode/fps", 25.0)

@@ -75,7 +75,7 @@ def test_activation_rates_and_principle_one():
 def test_order_is_a_pure_function_of_the_step():
     samples = pd.DataFrame(
         {"audio_eligible": [True, False] * 6, "pose_eligible": [False] * 12, "width": [32] * 6 + [48] * 6, "height": 32}
-    )
+    ).assign(area_pixels=1024, larger_area_pixels=0)
     one, two = (SampleOrder(samples, Stage(mix=Mix(audio_eligible=0.8)), 4, 17, "2_audio") for _ in range(2))
     assert [one.batch(s) for s in range(20)] == [two.batch(s) for s in range(20)]
     assert one.batch(3) != one.batch(4)

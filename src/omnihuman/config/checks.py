@@ -133,10 +133,13 @@ def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
             f"encode.size_multiple is {encode.size_multiple}: set a multiple of {multiple}"
             f" ({LATENT_PIXELS} pixels of a latent times model.patch_size {model.patch_size})"
         )
-    if encode.area_pixels < encode.size_multiple**2:
+    rising = sorted(set(encode.resolutions))
+    if not rising or list(encode.resolutions) != rising:
+        yield f"encode.resolutions is {list(encode.resolutions)}: name at least one, from low to high, each once"
+    if rising and rising[0] < encode.size_multiple**2:
         yield (
-            f"encode.area_pixels is {encode.area_pixels}: a square of encode.size_multiple ({encode.size_multiple})"
-            f" has {encode.size_multiple**2}, set at least that"
+            f"encode.resolutions is {list(encode.resolutions)}: a square of encode.size_multiple"
+            f" ({encode.size_multiple}) has {encode.size_multiple**2}, set at least that"
         )
     if encode.max_aspect < 1:
         yield f"encode.max_aspect is {encode.max_aspect}: it divides the longer side by the shorter, set at least 1"

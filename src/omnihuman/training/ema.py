@@ -32,22 +32,25 @@ class Fragment:
 def fragments(model: nn.Module, rank: int) -> Iterator[Fragment]:
     """The pieces of the master that lie on this rank, of what is trained; without ZeRO, the parameters themselves."""
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if hasattr(parameter, "ds_id"):  # ZeRO-3 cuts each parameter into equal parts, the last of them padded
-            from deepspeed.utils import safe_get_local_fp32_param
+        if parameter.requires_grad and (own := _fragment(name, parameter, rank)):
+            yield own
 
-            local: Any = safe_get_local_fp32_param(parameter)
-            start = rank * parameter.ds_tensor.ds_numel  # pyright: ignore[reportAttributeAccessIssue]
-            length = min(local.numel(), parameter.ds_numel - start)  # pyright: ignore[reportAttributeAccessIssue]
-            if length > 0:
-                yield Fragment(name, start, local.detach().flatten()[:length])
-        elif hasattr(parameter, "_hp_mapping"):  # ZeRO-2 cuts the row of all parameters, wherever that falls
-            mapping: Any = parameter._hp_mapping  # pyright: ignore[reportAttributeAccessIssue]
-            if mapping is not None:
-                yield Fragment(name, mapping.lp_fragment_address.start, mapping.get_hp_fragment().detach())
-        else:
-            yield Fragment(name, 0, parameter.detach().flatten())
+
+def _fragment(name: str, parameter: nn.Parameter, rank: int) -> Fragment | None:
+    """This rank's piece of one parameter, if any; asked for anew each step, since offloading may move it."""
+    if hasattr(parameter, "ds_id"):  # ZeRO-3 cuts each parameter into equal parts, the last of them padded
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        local: Any = safe_get_local_fp32_param(parameter)
+        start = rank * parameter.ds_tensor.ds_numel  # pyright: ignore[reportAttributeAccessIssue]
+        length = min(local.numel(), parameter.ds_numel - start)  # pyright: ignore[reportAttributeAccessIssue]
+        return Fragment(name, start, local.detach().flatten()[:length]) if length > 0 else None
+    if hasattr(parameter, "_hp_mapping"):  # ZeRO-2 cuts the row of all parameters, wherever that falls
+        mapping: Any = parameter._hp_mapping  # pyright: ignore[reportAttributeAccessIssue]
+        if mapping is None:
+            return None
+        return Fragment(name, mapping.lp_fragment_address.start, mapping.get_hp_fragment().detach())
+    return Fragment(name, 0, parameter.detach().flatten())
 
 
 def warmed_up(decay: float, step: int) -> float:
@@ -64,6 +67,8 @@ class WeightAverage(pl.Callback):
     def __init__(self, model: nn.Module, decay: float, ranks: Ranks, resume: Path | None) -> None:
         self._model, self._decay, self._ranks, self._resume = model, decay, ranks, resume
         self._average: list[Fragment] = []
+        self._averaged: list[tuple[str, nn.Parameter]] = []
+        """The parameters of these pieces, found once: to walk through the model costs as much as to average."""
         self._step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -73,10 +78,12 @@ class WeightAverage(pl.Callback):
             UserError: the checkpoint does not hold the whole average.
         """
         self._step = trainer.global_step
+        trained = {name: parameter for name, parameter in self._model.named_parameters() if parameter.requires_grad}
         self._average = [
             Fragment(own.name, own.start, own.values.float().clone())
             for own in fragments(self._model, self._ranks.rank)
         ]
+        self._averaged = [(own.name, trained[own.name]) for own in self._average]
         if self._resume is not None:
             stored = _stored(self._resume)
             if not stored:
@@ -93,9 +100,10 @@ class WeightAverage(pl.Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        now = [own.values.float() for own in fragments(self._model, self._ranks.rank)]
-        for own, values in zip(self._average, now, strict=True):
-            own.values.lerp_(values, 1 - warmed_up(self._decay, self._step))
+        rank = self._ranks.rank
+        now = [own.values.float() for name, p in self._averaged if (own := _fragment(name, p, rank))]
+        average = [own.values for own in self._average]
+        torch._foreach_lerp_(average, now, 1 - warmed_up(self._decay, self._step))  # pyright: ignore[reportPrivateImportUsage]
 
     @property
     def pieces(self) -> list[Fragment]:

@@ -100,12 +100,15 @@ def fit(
         packs_per_step=training.accumulate,
     )
     packs.first_step = newest.manifest.step if newest else 0
+    trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:
         compile_blocks(model)
     watch = LossWatch(training, ranks, steps, packs, samples, skipped)
     module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
-    loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
+    loader = TimedPacks(
+        DataLoader(packs, batch_size=None), run.model, description.encoders.widths, trained.__contains__
+    )
     if newest:
         module.losses = json.loads((newest.folder / LOSSES).read_text())
     trainer = pl.Trainer(

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from omnihuman.config.nested import leaves
 from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256, publish
 from omnihuman.training.fit import Place, StageRun
@@ -29,7 +29,7 @@ def of_the_weights(run: StageRun) -> dict[str, Any]:
 
 def run_identity(run: StageRun, parent: Path | None, encoded: Path) -> dict[str, Any]:
     """What a run is told apart by: values by dotted keys, and hashes of its data and of the weights it starts from."""
-    identity = dict(_flat(of_the_weights(run))) | {
+    identity = dict(leaves(of_the_weights(run))) | {
         "data": _data_hash(encoded),
         "parent": file_sha256(parent) if parent else "",
     }
@@ -65,14 +65,6 @@ def _difference(now: dict[str, Any], work: Path) -> str:
         return ""
     lines = [f"{key} is {now.get(key)!r}, but was {begun.get(key)!r} when {work} was begun" for key in differing]
     return "\n".join([*lines, "set it back to go on, or name another folder to begin the stage again"])
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _data_hash(encoded: Path) -> str:

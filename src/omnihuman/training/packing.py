@@ -72,7 +72,7 @@ class Division:
         samples = -(-batch_size // (self.world_size * packs_per_rank))
         if budget is None or samples * largest <= budget:
             return
-        remedy = "encode at a smaller encode.area_pixels"
+        remedy = "encode at smaller encode.resolutions"
         if fitting := budget // largest:
             remedy = f"training.accumulate to {-(-batch_size // (self.world_size * fitting))}, or {remedy}"
         raise UserError(

@@ -128,7 +128,7 @@ Row = tuple[str, str, str]
 
 
 def _places(run: StageRun, compute: Compute, placed: Placement, environment: Mapping[str, str]) -> Iterator[Row]:
-    device = device_name(compute, placed, environment) or "a device unknown here: set OMNIHUMAN_DEVICE"
+    device = device_name(compute, placed, environment) or "a device unknown here: OMNIHUMAN_DEVICE names it"
     how = f"{placed.launcher}, {placed.nodes} node(s) of {placed.processes}, {compute.strategy}"
     yield (
         "processes",
@@ -154,11 +154,13 @@ def _time(
 ) -> Iterator[Row]:
     price = gpu_hour_price(environment)
     device = device_name(compute, placed, environment)
-    speed = find_speed(work_of(run, compute, placed, device), tokens)
+    found = find_speed(work_of(run, compute, placed, device), tokens, compute.accelerator)
+    speed = found.speed if found else None
     batch = run.training.global_batch_size
     unmeasured = "nothing measured for this model, device and placement: a short run of it measures"
     peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.3g}"
-    measured = f"measured {speed.measured}" if speed else unmeasured
+    elsewhere = f" on {found.device}, the last device of equal work" if found and not device else ""
+    measured = f"measured {speed.measured}{elsewhere}" if speed else unmeasured
     yield "GiB a rank, at most", peak, f"{measured}, with activations" if speed else measured
     yield "steps", f"{run.stage.steps:,}", ""
     yield "tokens a step", f"{batch * tokens:,.0f}", f"at most: {batch} samples of {tokens:,.0f} on average"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from omnihuman.config.schema.compute import Compute
+from omnihuman.data.manifest import one_row_a_clip
 from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, save_model
@@ -18,7 +19,7 @@ from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
-from omnihuman.training.dataset import training_samples
+from omnihuman.training.dataset import stored_pictures, training_samples
 from omnihuman.training.fit import StageRun, fit
 from omnihuman.training.freezing import freeze
 from omnihuman.training.identity import check_same_run, note_run, of_the_weights, run_identity
@@ -27,6 +28,7 @@ from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
+from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES
 from omnihuman.training.start import initial_model, start_weights
 from omnihuman.training.strategy import check_ranks
@@ -40,9 +42,9 @@ _CODE = (
     "batch.py", "keyed_random.py", "packed.py",
 )  # fmt: skip
 _CODE_THAT_LOOKS_ON = (
-    "training/launch", "training/averaged.py", "training/evaluating.py", "training/insight.py", "training/measured.py",
-    "training/plan.py", "training/probes.py", "training/profile.py", "training/progress.py", "training/throughput.py",
-    "training/validation.py", "training/divided.py",
+    "training/launch", "training/averaged.py", "training/device.py", "training/divided.py", "training/evaluating.py",
+    "training/insight.py", "training/measured.py", "training/plan.py", "training/probes.py", "training/profile.py",
+    "training/progress.py", "training/throughput.py", "training/validation.py",
 )  # fmt: skip
 """Changed, it leaves the weights as they are, so that unfinished work and running jobs go on."""
 _TRIES = 3
@@ -88,8 +90,7 @@ def train_stage(
     check_same_run(identity, place)
     samples = training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
-    clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
-    ShardReader(place_of_shards(encoded)).check(clips, encoders)
+    ShardReader(place_of_shards(encoded)).check(stored_pictures(samples), encoders)
     model, known = initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
     note_run(identity, place)  # the parent fits, so from here on the folder is of this run
@@ -168,12 +169,12 @@ def check_start(run: StageRun, encoded: Path, models: Path, compute: Compute, ra
     """What a rank can know before it meets the others or touches a GPU.
 
     Raises:
-        UserError: the weights to start from are missing, there is no training clip, there are too many ranks, or a step
-            might not fit its packs.
+        UserError: the weights to start from are missing, there is no training clip, or none so small as a phase asks
+            for, there are too many ranks, or a step might not fit its packs.
     """
     start_weights(run, models)
     samples = training_samples(encoded)
-    check_ranks(compute, run.training, ranks, len(samples))
+    check_ranks(compute, run.training, ranks, len(one_row_a_clip(samples)))
     many_sizes = run.stage.batching.sizes == "native" or run.stage.data.pictures_share > 0
     if compute.strategy == "zero3" and ranks.size > 1 and many_sizes:
         raise UserError(
@@ -181,7 +182,9 @@ def check_start(run: StageRun, encoded: Path, models: Path, compute: Compute, ra
             " native or data.pictures_share): ranks would gather the weights different numbers of times; set zero2, or"
             " one_size and no pictures"
         )
-    tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
+    order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
+    drawn = samples[order.expected_draws() > 0]  # where phases are low, the largest sizes are not
+    tokens = TokenCounts(drawn, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
     division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
     division.check(run.training.global_batch_size, run.training.accumulate, run.name)
 
@@ -211,7 +214,8 @@ def training_clips(encoded: Path) -> dict[str, int]:
 
 
 def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
-    return {m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)}
+    clips = one_row_a_clip(samples)
+    return {m: int(clips[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(clips)}
 
 
 def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from omnihuman.data.manifest import one_row_a_clip
 from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import WEIGHTS, load_model
@@ -71,8 +72,9 @@ def _start(run: StageRun, models: Path) -> Path | None:
 
 
 def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
-    """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
-    chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
+    """Root mean square [C] of the latents, from at most 64 clips spread over the samples, at their largest."""
+    clips = one_row_a_clip(samples)
+    chosen = clips.iloc[:: max(1, len(clips) // 64)].head(64)
     shards = ShardReader(place_of_shards(encoded))
     squares = [
         np.square(shards.clip(row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))

@@ -21,7 +21,7 @@ from omnihuman.conditions.assembly import ActiveConditions, assemble, join_condi
 from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Training
-from omnihuman.data.manifest import read_table
+from omnihuman.data.manifest import one_row_a_clip, read_table
 from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
 from omnihuman.data.speech_features import with_speech
 from omnihuman.keyed_random import generator, uniform
@@ -78,7 +78,7 @@ def validation_set(encoded: Path, count: int, activate: Activation) -> Validatio
     Clips that may carry everything the stage knows come first: where there are enough of them, the subsets are
     measured on the same clips and differ by their conditions alone.
     """
-    table = read_table(encoded / "samples.parquet")
+    table = one_row_a_clip(read_table(encoded / "samples.parquet"))
     table = table[table["status"] == "ok"]
     test = table[table["split"] == "test"]
     rows = (table if test.empty else test).to_dict("records")

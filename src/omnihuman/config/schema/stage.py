@@ -54,7 +54,8 @@ class Phase:
     share: float = 1.0
     """Of the stage's steps; those of all phases add up to one."""
     area_pixels: int | None = None
-    """Clips that were encoded larger are not drawn; none: all are."""
+    """A clip is drawn at the highest of its `encode.resolutions` up to this, and not at all where even its lowest is
+    above; none: at its highest."""
     num_frames: int | None = None
     """Windows are cut to so many frames, 4k + 1; none: they stay whole."""
 
