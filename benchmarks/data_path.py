@@ -93,7 +93,7 @@ def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip
     tokens = TokenCounts(samples, ENCODERS, 2)
     settings = SampleSettings("3_pose", STAGE, SEED, 0.5, 0.9, ENCODERS.max_text_tokens, Diffusion())
     empty = np.zeros((1, ENCODERS.text_width), np.float32)
-    packs = StagePacks(samples, place, order, settings, empty, tokens=tokens)
+    packs = StagePacks(samples, place, order, settings, empty, Division(tokens=tokens))
     packs.packs(0)
     start, start_core, made, step = time.perf_counter(), time.process_time(), 0, 0
     while time.perf_counter() - start < seconds:

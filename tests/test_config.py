@@ -125,6 +125,8 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("stages.3_pose.parent=4_hands", ["stages.3_pose.parent is 4_hands", "2_audio"]),
         ("stages.2_audio.parent=3_pose", ["stages.2_audio.parent is 3_pose", "circle"]),
         ("stages.3_pose.parent=null", ["only 1_text_image starts without a parent"]),
+        ("compute.accumulate=3", ["compute.accumulate is 3", "divisor of training.global_batch_size (8)"]),
+        ("compute.accumulate=0", ["compute.accumulate is 0", "at least 1"]),
         ("training.optimizer=adam", ["training.optimizer", "'adam'", "adamw, muon"]),
         ("training.precision=bf16", ["training.precision", "'bf16'", "bf16-mixed"]),
         ("stages.1_text_image.steps=0", ["stages.1_text_image.steps is 0"]),

@@ -85,7 +85,10 @@ def test_the_draws_do_not_depend_on_ranks_workers_or_resume(tmp_path: Path) -> N
     alone = packs_of(tmp_path, NATIVE)
     expected = [samples_of(alone.packs(step)) for step in range(6)]
     for world_size in (2, 4):
-        ranks = [packs_of(tmp_path, NATIVE, rank=rank, world_size=world_size) for rank in range(world_size)]
+        ranks = [
+            packs_of(tmp_path, NATIVE, rank=rank, division=Division(world_size=world_size))
+            for rank in range(world_size)
+        ]
         for step in range(6):
             parts = [samples_of(rank.packs(step)) for rank in ranks]
             assert [len(part) for part in parts] == [8 // world_size] * world_size
@@ -128,35 +131,32 @@ def test_gradients_of_packs_and_ranks_add_up_to_those_of_the_step(tmp_path: Path
     samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
     tokens = TokenCounts(samples, ENCODERS, 1)
     budget = 2 * tokens.largest()
-    stage = replace(NATIVE, batching=Batching("native", budget))
     model = random_model()
 
-    def gradient(world_size: int, of_stage: Stage) -> torch.Tensor:
+    def gradient(world_size: int, budget: int | None) -> torch.Tensor:
         model.zero_grad()
         for rank in range(world_size):
-            packs = packs_of(tmp_path, of_stage, rank=rank, world_size=world_size, tokens=tokens)
+            packs = packs_of(tmp_path, NATIVE, rank=rank, division=Division(budget, world_size, tokens))
             assert packs.num_packs(0) == len(packs.packs(0))
             for pack in packs.packs(0):
                 (sample_losses(model, pack, Diffusion()).sum() / 8).backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    whole = gradient(1, NATIVE)
-    assert packs_of(tmp_path, stage, tokens=tokens).num_packs(0) > 1
-    for world_size, of_stage in ((1, stage), (2, NATIVE), (2, stage), (4, stage)):
-        torch.testing.assert_close(gradient(world_size, of_stage), whole, rtol=1e-4, atol=1e-5)
+    whole = gradient(1, None)
+    assert packs_of(tmp_path, NATIVE, division=Division(budget, 1, tokens)).num_packs(0) > 1
+    for world_size, of_ranks in ((1, budget), (2, None), (2, budget), (4, budget)):
+        torch.testing.assert_close(gradient(world_size, of_ranks), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_divided_is_named() -> None:
     tokens = TokenCounts(pd.DataFrame({"width": [32] * 3, "height": 32}), ENCODERS, 1)
-    Division(world_size=2, tokens=tokens).check(8, 1, "3_pose")
-    Division(140, 2, tokens).check(8, 2, "3_pose")
-    with pytest.raises(
-        UserError, match=r"3_pose.batching.max_tokens_per_pack is 140: 4 sample\(s\) of 70 tokens"
-    ) as told:
-        Division(140, 2, tokens).check(8, 1, "3_pose")
-    assert "set it to 280, training.accumulate to 2, or encode at a smaller" in str(told.value)
+    Division(world_size=2, tokens=tokens).check(8, 1)
+    Division(140, 2, tokens).check(8, 2)
+    with pytest.raises(UserError, match=r"compute.max_tokens_per_pack is 140: 4 sample\(s\) of 70 tokens") as told:
+        Division(140, 2, tokens).check(8, 1)
+    assert "set it to 280, compute.accumulate to 2, or encode at a smaller" in str(told.value)
     with pytest.raises(UserError, match="set it to 560, encode at a smaller"):
-        Division(50, tokens=tokens).check(8, 1, "3_pose")
+        Division(50, tokens=tokens).check(8, 1)
     draws = [Draw(0, index) for index in range(8)]
     assert [len(packs) for packs in Division(140, 2, tokens).packs(draws, 3)] == [3, 3]
     with pytest.raises(UserError, match="8 samples of at most 70 tokens do not fit 1 packs of max_tokens_per_pack"):

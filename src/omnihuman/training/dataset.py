@@ -21,7 +21,7 @@ from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.errors import UserError
 from omnihuman.keyed_random import generator, uniform
-from omnihuman.training.packing import Cost, Division, TokenCounts
+from omnihuman.training.packing import Division
 from omnihuman.training.sampling import Draw
 from omnihuman.training.skipping import Order
 
@@ -90,10 +90,8 @@ class StagePacks(IterableDataset):
     Args:
         samples: one row a clip, as in samples.parquet.
         encoded: folder or S3 prefix of the shards.
-        rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
-        tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
-            none: all count alike.
-        cost: of a sample by its tokens, e.g. `MeasuredCost`, by which the ranks are balanced.
+        division: of a step over ranks and packs; it decides who computes which samples, not which there are.
+        rank: of this process.
         encoders: that made the shards, for shards without the sound's features.
         packs_per_step: on every rank, where training fixes it; by default as many as the budget of tokens asks for.
     """
@@ -105,14 +103,12 @@ class StagePacks(IterableDataset):
         order: Order,
         settings: SampleSettings,
         empty_text: np.ndarray,
+        division: Division | None = None,
         rank: int = 0,
-        world_size: int = 1,
-        tokens: TokenCounts | None = None,
-        cost: Cost = float,
         encoders: Encoders | None = None,
         packs_per_step: int | None = None,
     ) -> None:
-        self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
+        self._division = division or Division()
         self.first_step = 0
         self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
         self._shards, self._order = ShardReader(encoded), order

@@ -22,7 +22,7 @@ from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.insight import insight
 from omnihuman.training.module import StageModule
-from omnihuman.training.packing import TokenCounts
+from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.place import Place
 from omnihuman.training.profile import StepTrace
 from omnihuman.training.progress import CurveReport, ProgressLines
@@ -84,6 +84,7 @@ def fit(
     if ranks.first:
         log_draws(order, samples, settings)
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
+    division = Division(place.compute.max_tokens_per_pack, ranks.size, tokens)
     text = load_empty_text(place.encoded)
     packs = StagePacks(
         samples,
@@ -91,18 +92,26 @@ def fit(
         steps,
         settings,
         text,
+        division,
         ranks.rank,
-        ranks.size,
-        tokens,
         encoders=description.encoders,
-        packs_per_step=training.accumulate,
+        packs_per_step=place.compute.accumulate,
     )
     packs.first_step = newest.manifest.step if newest else 0
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:
         compile_blocks(model)
     watch = LossWatch(training, ranks, steps, packs, samples, skipped)
-    module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
+    module = StageModule(
+        model,
+        training,
+        run.diffusion,
+        run.stage.learning_rate,
+        run.stage.steps,
+        watch,
+        ranks,
+        place.compute.accumulate,
+    )
     loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
     if newest:
         module.losses = json.loads((newest.folder / LOSSES).read_text())

@@ -44,6 +44,7 @@ class Work:
     compile: bool
     samples_per_step: int
     accumulate: int
+    max_tokens_per_pack: int | None
     frozen: list[str]
     batching: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -79,7 +80,8 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
         training.activation_checkpointing,
         training.compile,
         training.global_batch_size,
-        training.accumulate,
+        compute.accumulate,
+        compute.max_tokens_per_pack,
         list(run.stage.frozen),
         asdict(run.stage.batching),
         json.loads(json.dumps(asdict(run.model))),  # as a file gives it back

@@ -47,6 +47,7 @@ class StageModule(pl.LightningModule):
 
     Args:
         watch: judges the loss of each step, and knows the clips of a micro-step.
+        accumulate: micro-steps of a step.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StageModule(pl.LightningModule):
         num_steps: int,
         watch: LossWatch,
         ranks: Ranks | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -69,7 +71,7 @@ class StageModule(pl.LightningModule):
         """Whether any rank was to stop when the step under way was computed; the same on all ranks."""
         self._config, self._diffusion, self._watch = config, diffusion, watch
         self._learning_rate, self._num_steps = learning_rate, num_steps
-        self._ranks = ranks or Ranks()
+        self._ranks, self._accumulate = ranks or Ranks(), accumulate
         self._micro_losses: list[float] = []
 
     def training_step(self, batch: Pack, batch_idx: int) -> Tensor:
@@ -79,10 +81,10 @@ class StageModule(pl.LightningModule):
         """
         loss = sample_losses(self.model, batch, self._diffusion).sum() / self._config.global_batch_size
         self._micro_losses.append(loss.item())
-        if len(self._micro_losses) == self._config.accumulate:
+        if len(self._micro_losses) == self._accumulate:
             self._finish(self._micro_losses)
             self._micro_losses = []
-        return loss * self._config.accumulate * self._ranks.size
+        return loss * self._accumulate * self._ranks.size
 
     def _finish(self, micro_losses: list[float]) -> None:
         """Before the weights change: one exchange between the ranks, and a look at the loss."""
@@ -103,6 +105,14 @@ class StageModule(pl.LightningModule):
         """Loss and learning rate of a finished step, which count from 1."""
         share = learning_rate_share(step - 1, self._num_steps, self._config.warmup_steps)
         return {"loss": self.losses[step - 1], "learning_rate": self._learning_rate * share}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning finds the end of a step by the number of micro-steps so far, which may have been others."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        num_batches = checkpoint["global_step"] * self._accumulate
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, num_batches))
+            counts["completed"] -= 1  # it is saved before the last one counts as completed
 
     def configure_optimizers(self) -> Any:
         """See `optimizer.make_optimizer`."""

@@ -66,7 +66,7 @@ class Division:
     cost: Cost = float
     """Without a table of measured runtimes a sample costs its tokens."""
 
-    def check(self, batch_size: int, packs_per_rank: int, stage: str) -> None:
+    def check(self, batch_size: int, packs_per_rank: int) -> None:
         """Raises `UserError` where a step might not fit its packs, before anything is loaded."""
         budget, largest = self.max_tokens_per_pack, self.tokens.largest() if self.tokens else 1
         samples = -(-batch_size // (self.world_size * packs_per_rank))
@@ -74,10 +74,10 @@ class Division:
             return
         remedy = "encode at a smaller encode.area_pixels"
         if fitting := budget // largest:
-            remedy = f"training.accumulate to {-(-batch_size // (self.world_size * fitting))}, or {remedy}"
+            remedy = f"compute.accumulate to {-(-batch_size // (self.world_size * fitting))}, or {remedy}"
         raise UserError(
-            f"stages.{stage}.batching.max_tokens_per_pack is {budget}: {samples} sample(s) of {largest} tokens, the"
-            f" largest clip's with its reference and text, may come at once; set it to {samples * largest}, {remedy}"
+            f"compute.max_tokens_per_pack is {budget}: {samples} sample(s) of {largest} tokens, the largest clip's with"
+            f" its reference and text, may come at once; set it to {samples * largest}, {remedy}"
         )
 
     def packs(self, draws: Sequence[Draw], packs_per_rank: int | None = None) -> list[list[list[Draw]]]:

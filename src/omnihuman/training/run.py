@@ -153,8 +153,8 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
             " one_size and no pictures"
         )
     tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
-    division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
-    division.check(run.training.global_batch_size, run.training.accumulate, run.name)
+    division = Division(compute.max_tokens_per_pack, ranks.size, tokens)
+    division.check(run.training.global_batch_size, compute.accumulate)
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:

@@ -84,11 +84,11 @@ def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: i
             f"compute.strategy is single, but {ranks.size} processes were started: set compute.strategy to zero2, or"
             " start one process"
         )
-    per_step = training.global_batch_size // training.accumulate
+    per_step = training.global_batch_size // compute.accumulate
     if ranks.size > per_step:
         raise UserError(
-            f"training.global_batch_size is {training.global_batch_size}, in {training.accumulate} micro-step(s)"
-            f" (training.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
+            f"training.global_batch_size is {training.global_batch_size}, in {compute.accumulate} micro-step(s)"
+            f" (compute.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
             " ranks, or change either key"
         )
     if ranks.size > num_clips:
@@ -108,7 +108,7 @@ def trainer_arguments(
     on_gpu = compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
     arguments: dict[str, Any] = {
         "accelerator": "cuda" if on_gpu else "cpu",
-        "accumulate_grad_batches": training.accumulate,
+        "accumulate_grad_batches": compute.accumulate,
         "gradient_clip_val": training.gradient_clip,
         "use_distributed_sampler": False,  # every rank draws its own share
     }
