@@ -126,6 +126,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("stages.2_audio.parent=3_pose", ["stages.2_audio.parent is 3_pose", "circle"]),
         ("stages.3_pose.parent=null", ["only 1_text_image starts without a parent"]),
         ("compute.accumulate=3", ["compute.accumulate is 3", "divisor of training.global_batch_size (8)"]),
+        ("compute.loader_workers=-1", ["compute.loader_workers is -1", "0 or above"]),
         ("compute.accumulate=0", ["compute.accumulate is 0", "at least 1"]),
         ("training.optimizer=adam", ["training.optimizer", "'adam'", "adamw, muon"]),
         ("training.precision=bf16", ["training.precision", "'bf16'", "bf16-mixed"]),

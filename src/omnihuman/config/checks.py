@@ -21,7 +21,7 @@ LATENT_PIXELS = 8
 MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _MAY_BE_ZERO = (
-    "warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps",
+    "warmup_steps", "profile_steps", "loader_workers", "keep_every_steps", "validate_every_steps", "probe_every_steps",
     "gradient_clip", "weight_decay",
 )  # fmt: skip
 _AT_LEAST_ONE = (

@@ -45,6 +45,7 @@ class Work:
     samples_per_step: int
     accumulate: int
     max_tokens_per_pack: int | None
+    loader_workers: int
     frozen: list[str]
     batching: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -82,6 +83,7 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
         training.global_batch_size,
         compute.accumulate,
         compute.max_tokens_per_pack,
+        compute.loader_workers,
         list(run.stage.frozen),
         asdict(run.stage.batching),
         json.loads(json.dumps(asdict(run.model))),  # as a file gives it back

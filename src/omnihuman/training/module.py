@@ -14,6 +14,7 @@ from omnihuman.config.schema.stage import Training
 from omnihuman.diffusion.loss import change_weight, flow_matching_loss, sigma_weight
 from omnihuman.diffusion.path import noisy_latents, velocity
 from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training.loading import each_tensor
 from omnihuman.training.optimizer import make_optimizer
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.watch import LossWatch
@@ -124,11 +125,4 @@ class StageModule(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Pack, device: torch.device, dataloader_idx: int) -> Pack:
         """Moves the frozen dataclasses, which Lightning would try to change in place."""
-        return tuple(move_to_device(part, device) for part in batch)
-
-
-def move_to_device(batch: Any, device: torch.device) -> Any:
-    """The same frozen dataclass with every tensor, also nested ones, on `device`."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return type(batch)(**{name: move_to_device(value, device) for name, value in vars(batch).items()})
+        return tuple(each_tensor(part, lambda tensor: tensor.to(device, non_blocking=True)) for part in batch)

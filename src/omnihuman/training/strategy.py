@@ -97,6 +97,11 @@ def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: i
         )
 
 
+def trains_on_gpu(compute: Compute) -> bool:
+    """Whether weights and packs go to a GPU."""
+    return compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
+
+
 def trainer_arguments(
     compute: Compute, training: Training, ranks: Ranks, *, from_universal: bool = False
 ) -> dict[str, Any]:
@@ -105,7 +110,7 @@ def trainer_arguments(
     Args:
         from_universal: the checkpoint to go on from fits any number of ranks, see `zero.reshard`.
     """
-    on_gpu = compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
+    on_gpu = trains_on_gpu(compute)
     arguments: dict[str, Any] = {
         "accelerator": "cuda" if on_gpu else "cpu",
         "accumulate_grad_batches": compute.accumulate,

@@ -20,5 +20,7 @@ class Compute:
     max_tokens_per_pack: int | None = None
     """The most that one micro-step may ask of a rank's memory; a stage whose samples might not fit is refused at its
     start. None: no bound."""
+    loader_workers: int = 0
+    """Processes beside each rank that make its packs ahead; 0: the rank makes them itself, when it needs them."""
     profile_steps: int = 0
     """Batches of the first process of which PyTorch's profiler writes a trace; 0 for none."""
