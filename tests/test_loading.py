@@ -76,7 +76,7 @@ STEPS = 60
 def with_workers_at_work(folder: Path, name: str) -> tuple[Ranks, list[psutil.Process]]:
     """A rank that has made two steps, and its workers."""
     ranks = Ranks(folder, 0, name)
-    assert wait_until(lambda: len(losses(folder, name)) >= 2 or not ranks.alive(), 120)
+    assert wait_until(lambda: len(losses(folder, name)) >= 2 or not ranks.alive(), 300)
     found = workers(psutil.Process(ranks.processes[0].pid))
     assert len(found) == 2, ranks.log.read_text()[-2000:]
     return ranks, found

@@ -84,6 +84,18 @@ def active_conditions(
     )
 
 
+def drawn_conditions(settings: SampleSettings, draw: Draw, *, has_audio: bool, has_pose: bool) -> ActiveConditions:
+    """`active_conditions` of a draw."""
+    return active_conditions(
+        settings,
+        draw.index,
+        has_audio=has_audio,
+        has_pose=has_pose,
+        text_only=draw.text_only,
+        is_picture=draw.is_picture,
+    )
+
+
 class StagePacks(IterableDataset):
     """What one rank computes in the steps from `first_step` on, without an end; a resumed run begins with its own step.
 
@@ -140,14 +152,8 @@ class StagePacks(IterableDataset):
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
         clip = self._shards.clip(row["shard"], row["clip_id"])
-        active = active_conditions(
-            self._settings,
-            draw.index,
-            has_audio=bool(row["audio_eligible"]),
-            has_pose=bool(row["pose_eligible"]),
-            text_only=draw.text_only,
-            is_picture=draw.is_picture,
-        )
+        has_audio, has_pose = bool(row["audio_eligible"]), bool(row["pose_eligible"])
+        active = drawn_conditions(self._settings, draw, has_audio=has_audio, has_pose=has_pose)
         if self._encoders:
             clip = with_speech(clip, self._encoders, needed=active.audio)
         return make_sample(clip, draw, active, self._settings, self._empty_text)

@@ -17,6 +17,7 @@ from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.checkpoints import Checkpoint, Checkpoints
+from omnihuman.training.cost import cost_of_draws
 from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.insight import insight
@@ -84,7 +85,8 @@ def fit(
     if ranks.first:
         log_draws(order, samples, settings)
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
-    division = Division(place.compute.max_tokens_per_pack, ranks.size, tokens)
+    cost = cost_of_draws(samples, description.encoders, run.model, settings, tokens)
+    division = Division(place.compute.max_tokens_per_pack, ranks.size, tokens, cost)
     text = load_empty_text(place.encoded)
     packs = StagePacks(
         samples,
