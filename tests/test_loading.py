@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 ELIGIBLE = [(True, True), (True, False), (False, True), (False, False)]
 HALF_ON = Stage(activate=Activation(0.5, 0.5, 0.5, 0.5))
 FIRST, NUM_PACKS = 3, 7
+STEPS = 60
+"""Of a rank, enough for a signal to come before the last."""
 
 
 def tensors(pack: Pack) -> list[torch.Tensor]:
@@ -64,13 +66,21 @@ def test_what_the_user_is_to_mend_comes_without_a_traceback(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project, and in `none` what its stage becomes without workers."""
-    folder = write_project(tmp_path_factory.mktemp("loading"), stage__steps=STEPS)
-    Ranks(folder, 0, "none").end_with(0)
-    return write_project(folder, stage__steps=STEPS, compute__loader_workers=2)
+    """A project whose stage has workers."""
+    return write_project(tmp_path_factory.mktemp("loading"), stage__steps=STEPS, compute__loader_workers=2)
 
 
-STEPS = 60
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> str:
+    """What the stage becomes without workers."""
+    train_without(folder, "none")
+    return "none"
+
+
+def train_without(folder: Path, name: str) -> None:
+    write_project(folder, stage__steps=STEPS, compute__loader_workers=0)
+    Ranks(folder, 0, name).end_with(0)
+    write_project(folder, stage__steps=STEPS, compute__loader_workers=2)
 
 
 def with_workers_at_work(folder: Path, name: str) -> tuple[Ranks, list[psutil.Process]]:
@@ -86,17 +96,17 @@ def none_is_left(found: list[psutil.Process]) -> bool:
     return wait_until(lambda: not any(map(psutil.Process.is_running, found)), 10)
 
 
-def test_workers_change_no_weight_and_all_of_them_end(folder: Path) -> None:
+def test_workers_change_no_weight_and_all_of_them_end(folder: Path, alone: str) -> None:
     ranks, found = with_workers_at_work(folder, "two")
     ranks.end_with(0)
     assert none_is_left(found)
-    one, two = (load_file(folder / name / "models" / STAGE / "model.safetensors") for name in ("none", "two"))
-    assert losses(folder, "two") == losses(folder, "none")
+    one, two = (load_file(folder / name / "models" / STAGE / "model.safetensors") for name in (alone, "two"))
+    assert losses(folder, "two") == losses(folder, alone)
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
 
 
-def test_a_killed_worker_is_named_and_the_stage_goes_on_without(folder: Path) -> None:
+def test_a_killed_worker_is_named_and_the_stage_goes_on_without(folder: Path, alone: str) -> None:
     ranks, found = with_workers_at_work(folder, "killed")
     found[1].kill()
     said = ranks.end_with(2)
@@ -104,10 +114,8 @@ def test_a_killed_worker_is_named_and_the_stage_goes_on_without(folder: Path) ->
     assert "compute.loader_workers is 2: set it lower, or to 0" in said and "Traceback" not in said
     assert none_is_left(found)
     saved = len(losses(folder, "killed"))
-    write_project(folder, stage__steps=STEPS, compute__loader_workers=0)
-    Ranks(folder, 0, "killed").end_with(0)
-    assert saved < STEPS and losses(folder, "killed") == losses(folder, "none")
-    write_project(folder, stage__steps=STEPS, compute__loader_workers=2)
+    train_without(folder, "killed")
+    assert saved < STEPS and losses(folder, "killed") == losses(folder, alone)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
