@@ -85,6 +85,7 @@ bench-model: setup-dev ## The model against diffusers' class, and packing agains
 
 bench-train: setup-dev ## The way of the data, and what training costs beside the model
 	@python benchmarks/data_path.py
+	python benchmarks/balance.py
 	python benchmarks/training_overhead.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped

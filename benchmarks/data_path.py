@@ -30,7 +30,8 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Batching, Mix, Stage
 from omnihuman.data.shards import EncodedClip, Encoders, save_shard
 from omnihuman.training.dataset import SampleSettings, StagePacks
-from omnihuman.training.packing import Division, MeasuredCost, TokenCounts
+from omnihuman.training.loading import LoadedPacks
+from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.sampling import Draw, SampleOrder
 
 SEED = 0
@@ -93,13 +94,18 @@ def at_one_size(clips: pd.DataFrame) -> pd.DataFrame:
     return clips.assign(area_pixels=clips["width"] * clips["height"], larger_area_pixels=0)
 
 
-def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip: float) -> Loaded:
-    """Makes packs of eight samples for so long."""
+def stage_packs(samples: pd.DataFrame, place: str | Path) -> tuple[StagePacks, SampleOrder, TokenCounts]:
+    """A rank's packs of eight samples each."""
     order = SampleOrder(samples, STAGE, 8, SEED, "3_pose")
     tokens = TokenCounts(samples, ENCODERS, 2)
     settings = SampleSettings("3_pose", STAGE, SEED, 0.5, 0.9, ENCODERS.max_text_tokens, Diffusion())
     empty = np.zeros((1, ENCODERS.text_width), np.float32)
-    packs = StagePacks(samples, place, order, settings, empty, tokens=tokens)
+    return StagePacks(samples, place, order, settings, empty, Division(tokens=tokens)), order, tokens
+
+
+def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip: float) -> Loaded:
+    """Makes packs of eight samples for so long."""
+    packs, order, tokens = stage_packs(samples, place)
     packs.packs(0)
     start, start_core, made, step = time.perf_counter(), time.process_time(), 0, 0
     while time.perf_counter() - start < seconds:
@@ -108,6 +114,30 @@ def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip
         made += sum(map(tokens, order.batch(step)))
     wall, core = time.perf_counter() - start, time.process_time() - start_core
     return Loaded(made / wall, made / core, 8 * step * bytes_of_clip / wall)
+
+
+def measure_workers(samples: pd.DataFrame, folder: str, num_packs: int) -> None:
+    """Share of the time that a rank waits for packs, where a step takes as long as a pack of its own making.
+
+    The step sleeps, as a rank does while its GPU computes.
+    """
+    packs, order, tokens = stage_packs(samples, folder)
+    alone = statistics.median(timed(partial(packs.packs, step)) for step in range(1, num_packs + 1))
+    print(
+        f"a rank whose steps take {1000 * alone:.0f} ms, as long as making a pack of eight samples from disk takes it"
+    )
+    for num_workers in (0, 2):
+        with LoadedPacks(packs, num_workers) as loaded:
+            coming, waited, made = iter(loaded), 0.0, 0
+            next(coming)  # workers start
+            time.sleep(2 * alone)
+            start = time.perf_counter()
+            for step in range(1, num_packs + 1):
+                waited += timed(partial(next, coming))
+                time.sleep(alone)
+                made += sum(map(tokens, order.batch(step)))
+            wall = time.perf_counter() - start
+        print(f"  {num_workers} workers: waits {waited / wall:.1%} of the time, {made / wall:,.0f} tokens/s")
 
 
 @contextmanager
@@ -160,17 +190,20 @@ def measure_loader(num_clips: int, seconds: float, repetitions: int) -> None:
         print(
             f"  tokens a core, S3 over disk: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         )
+        measure_workers(samples, folder, 20 * repetitions)
 
 
 def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
     """Time to divide a step, how full its packs are, how evenly its ranks are loaded.
 
-    In place of measured seconds stands a cost with a linear and a quadratic part, as a transformer has.
+    The cost has a linear and a quadratic part, as a transformer's. `balance.py` judges by measured seconds.
     """
     samples = table(20_000, MIXED_SIZES)
     tokens = TokenCounts(samples, replace(ENCODERS, num_frames=81), 2)
-    lengths = tuple(sorted({tokens(Draw(row, 0)) for row in range(200)}))
-    cost = MeasuredCost(lengths, tuple(length + length**2 / 1e4 for length in lengths))
+
+    def cost(draw: Draw) -> float:
+        return tokens(draw) + tokens(draw) ** 2 / 1e4
+
     order = SampleOrder(samples, STAGE, batch_size, SEED, "3_pose")
     ways = {
         "by count": Division(None, world_size),
@@ -185,7 +218,7 @@ def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
             start = time.perf_counter()
             ranks = division.packs(draws)
             taken.append(time.perf_counter() - start)
-            costs = [sum(cost(tokens(draw)) for pack in packs for draw in pack) for packs in ranks]
+            costs = [sum(cost(draw) for pack in packs for draw in pack) for packs in ranks]
             uneven.append(max(costs) / np.mean(costs))
             number = len(ranks[0])
             if division.max_tokens_per_pack:

@@ -96,7 +96,7 @@ def test_another_number_of_ranks_goes_on_with_average_and_optimizer(
 
 def test_micro_steps_change_nothing(folder: Path) -> None:
     common = {"training__ema_decay": 0.9, "compute__strategy": "zero2", "compute__processes_per_node": 2}
-    write_project(folder, **common, training__accumulate=2)
+    write_project(folder, **common, compute__accumulate=2)
     Ranks(folder, 2, "micro_steps").end_with(0)
     torch.testing.assert_close(losses(folder, "micro_steps"), losses(folder, "one"), **_NOISE)
     assert_near(weights(folder, "micro_steps"), weights(folder, "one"), atol=1e-4)

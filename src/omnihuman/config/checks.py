@@ -21,7 +21,7 @@ LATENT_PIXELS = 8
 MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _MAY_BE_ZERO = (
-    "warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps",
+    "warmup_steps", "profile_steps", "loader_workers", "keep_every_steps", "validate_every_steps", "probe_every_steps",
     "gradient_clip", "weight_decay",
 )  # fmt: skip
 _AT_LEAST_ONE = (
@@ -201,15 +201,15 @@ def _check_training(training: Training) -> Iterator[str]:
         yield f"training.ema_decay is {training.ema_decay}: set it below 1, e.g. 0.999, or to 0 for no average"
     if training.loss_spike_factor and training.loss_spike_factor <= 1:
         yield f"training.loss_spike_factor is {training.loss_spike_factor}: set it above 1, e.g. 3, or to 0 for none"
-    if training.global_batch_size % training.accumulate:
-        yield (
-            f"training.accumulate is {training.accumulate}: set a divisor of training.global_batch_size"
-            f" ({training.global_batch_size})"
-        )
 
 
 def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
     yield from _check_choices("compute", compute, _COMPUTE)
+    if compute.accumulate >= 1 and training.global_batch_size % compute.accumulate:
+        yield (
+            f"compute.accumulate is {compute.accumulate}: set a divisor of training.global_batch_size"
+            f" ({training.global_batch_size})"
+        )
     if compute.strategy == "single" and compute.processes_per_node > 1:
         yield (
             f"compute.processes_per_node is {compute.processes_per_node}: compute.strategy=single is one process, set 1"

@@ -21,7 +21,7 @@ from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.errors import UserError
 from omnihuman.keyed_random import generator, uniform
-from omnihuman.training.packing import Cost, Division, TokenCounts
+from omnihuman.training.packing import Division
 from omnihuman.training.sampling import Draw
 from omnihuman.training.skipping import Order
 
@@ -93,16 +93,26 @@ def active_conditions(
     )
 
 
+def drawn_conditions(settings: SampleSettings, draw: Draw, *, has_audio: bool, has_pose: bool) -> ActiveConditions:
+    """`active_conditions` of a draw."""
+    return active_conditions(
+        settings,
+        draw.index,
+        has_audio=has_audio,
+        has_pose=has_pose,
+        text_only=draw.text_only,
+        is_picture=draw.is_picture,
+    )
+
+
 class StagePacks(IterableDataset):
     """What one rank computes in the steps from `first_step` on, without an end; a resumed run begins with its own step.
 
     Args:
         samples: as in samples.parquet.
         encoded: folder or S3 prefix of the shards.
-        rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
-        tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
-            none: all count alike.
-        cost: of a sample by its tokens, e.g. `MeasuredCost`, by which the ranks are balanced.
+        division: of a step over ranks and packs; it decides who computes which samples, not which there are.
+        rank: of this process.
         encoders: that made the shards, for shards without the sound's features.
         packs_per_step: on every rank, where training fixes it; by default as many as the budget of tokens asks for.
     """
@@ -114,14 +124,12 @@ class StagePacks(IterableDataset):
         order: Order,
         settings: SampleSettings,
         empty_text: np.ndarray,
+        division: Division | None = None,
         rank: int = 0,
-        world_size: int = 1,
-        tokens: TokenCounts | None = None,
-        cost: Cost = float,
         encoders: Encoders | None = None,
         packs_per_step: int | None = None,
     ) -> None:
-        self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
+        self._division = division or Division()
         self.first_step = 0
         self._samples = samples[[*_PICTURES, "shard", "audio_eligible", "pose_eligible"]]
         self._shards, self._order = ShardReader(encoded), order
@@ -150,14 +158,8 @@ class StagePacks(IterableDataset):
         row = self._samples.iloc[draw.row]
         smaller_area = int(row["area_pixels"]) if row["larger_area_pixels"] else None
         clip = self._shards.clip(row["shard"], row["clip_id"], smaller_area)
-        active = active_conditions(
-            self._settings,
-            draw.index,
-            has_audio=bool(row["audio_eligible"]),
-            has_pose=bool(row["pose_eligible"]),
-            text_only=draw.text_only,
-            is_picture=draw.is_picture,
-        )
+        has_audio, has_pose = bool(row["audio_eligible"]), bool(row["pose_eligible"])
+        active = drawn_conditions(self._settings, draw, has_audio=has_audio, has_pose=has_pose)
         if self._encoders:
             clip = with_speech(clip, self._encoders, needed=active.audio)
         return make_sample(clip, draw, active, self._settings, self._empty_text)

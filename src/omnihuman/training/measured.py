@@ -46,6 +46,8 @@ class Work:
     compile: bool
     samples_per_step: int
     accumulate: int
+    max_tokens_per_pack: int | None
+    loader_workers: int
     frozen: list[str]
     batching: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -81,7 +83,9 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
         training.activation_checkpointing,
         training.compile,
         training.global_batch_size,
-        training.accumulate,
+        compute.accumulate,
+        compute.max_tokens_per_pack,
+        compute.loader_workers,
         list(run.stage.frozen),
         asdict(run.stage.batching),
         json.loads(json.dumps(asdict(run.model))),  # as a file gives it back

@@ -185,8 +185,8 @@ def check_start(run: StageRun, encoded: Path, models: Path, compute: Compute, ra
     order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
     drawn = samples[order.expected_draws() > 0]  # where phases are low, the largest sizes are not
     tokens = TokenCounts(drawn, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
-    division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
-    division.check(run.training.global_batch_size, run.training.accumulate, run.name)
+    division = Division(compute.max_tokens_per_pack, ranks.size, tokens)
+    division.check(run.training.global_batch_size, compute.accumulate)
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:

@@ -116,17 +116,22 @@ def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: i
             f"compute.strategy is single, but {ranks.size} processes were started: set compute.strategy to zero2, or"
             " start one process"
         )
-    per_step = training.global_batch_size // training.accumulate
+    per_step = training.global_batch_size // compute.accumulate
     if ranks.size > per_step:
         raise UserError(
-            f"training.global_batch_size is {training.global_batch_size}, in {training.accumulate} micro-step(s)"
-            f" (training.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
+            f"training.global_batch_size is {training.global_batch_size}, in {compute.accumulate} micro-step(s)"
+            f" (compute.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
             " ranks, or change either key"
         )
     if ranks.size > num_clips:
         raise UserError(
             f"{ranks.size} ranks for {num_clips} training clip(s): start at most {num_clips} ranks, or encode more"
         )
+
+
+def trains_on_gpu(compute: Compute) -> bool:
+    """Whether weights and packs go to a GPU."""
+    return compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
 
 
 def trainer_arguments(
@@ -137,10 +142,10 @@ def trainer_arguments(
     Args:
         from_universal: the checkpoint to go on from fits any number of ranks, see `zero.reshard`.
     """
-    on_gpu = compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
+    on_gpu = trains_on_gpu(compute)
     arguments: dict[str, Any] = {
         "accelerator": "cuda" if on_gpu else "cpu",
-        "accumulate_grad_batches": training.accumulate,
+        "accumulate_grad_batches": compute.accumulate,
         "gradient_clip_val": training.gradient_clip,
         "use_distributed_sampler": False,  # every rank draws its own share
     }
