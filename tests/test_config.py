@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from omnihuman.config.compose import compose, dump, stale_keys
 from omnihuman.config.load import load_params, load_section, read_yaml
-from omnihuman.config.nested import leaves
 from omnihuman.errors import UserError
+from omnihuman.nested import leaves
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*/*.yaml"))

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 from omnihuman.config.checks import check
 from omnihuman.config.load import PARAMS, read_yaml
-from omnihuman.config.nested import leaves
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.stage import Stage
 from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
+from omnihuman.nested import leaves
 
 CONF = Path("conf")
 GROUPS = ("corpus", "model", "recipe", "policy", "compute")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnihuman.config.nested import leaves
+from omnihuman.nested import leaves
 
 _MAX_CHARACTERS = 250
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omnihuman.config.nested import leaves
 from omnihuman.errors import UserError
+from omnihuman.nested import leaves
 from omnihuman.storage.files import file_sha256, publish
 from omnihuman.training.fit import Place, StageRun
 
