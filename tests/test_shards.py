@@ -226,7 +226,7 @@ def test_a_broken_shard_stops_the_stage_before_a_model_is_made(tmp_path: Path, m
     write_encoded(tmp_path / "encoded", [(True, True)])
     breaks(tmp_path / "encoded" / SHARD)
     monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("omnihuman.training.run._initial_model", lambda *_: pytest.fail("a model was made"))
+    monkeypatch.setattr("omnihuman.training.run.initial_model", lambda *_: pytest.fail("a model was made"))
     with pytest.raises(UserError, match=said) as caught:
         train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
     assert SHARD in str(caught.value)
