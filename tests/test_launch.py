@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from kubernetes_validate import validate
 from mlflow import MlflowClient
 from tests.launching import end_all, job_in, last_step, programs, reported, start
 from tests.rank_project import STAGE, write_project
@@ -169,7 +170,6 @@ def rendered(folder: Path, accelerator: str = "cpu", **variables: str) -> tuple[
 
 
 def test_the_rendered_job_is_valid_and_says_what_was_asked(tmp_path: Path) -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate").validate
     service, job = rendered(tmp_path, "cuda", OMNIHUMAN_PROCESSES="8", OMNIHUMAN_KUBERNETES_NAMESPACE="video")
     for document in (service, job):
         validate(document, "1.31", strict=True)
