@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-train bench-gpu soak format lock golden clean
+.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-train bench-data bench-gpu soak format lock golden clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -76,7 +76,7 @@ check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
 golden: setup-dev ## Write the losses anew that a change of form must leave as they are
 	@OMP_NUM_THREADS=1 python -m tests.golden
 
-bench: setup-dev bench-model bench-train ## Run every benchmark that needs no GPU
+bench: setup-dev bench-model bench-train bench-data ## Run every benchmark that needs no GPU
 	@python benchmarks/training_step.py
 
 bench-model: setup-dev ## The model against diffusers' class, and packing against padding
@@ -87,6 +87,9 @@ bench-train: setup-dev ## The way of the data, and what training costs beside th
 	@python benchmarks/data_path.py
 	python benchmarks/balance.py
 	python benchmarks/training_overhead.py
+
+bench-data: setup-dev ## Decisions over ten million scores
+	@python benchmarks/decisions.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py
