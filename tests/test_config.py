@@ -136,7 +136,7 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("compute.loader_workers=-1", ["compute.loader_workers is -1", "0 or above"]),
         ("compute.accumulate=0", ["compute.accumulate is 0", "at least 1"]),
         ("training.optimizer=adam", ["training.optimizer", "'adam'", "adamw, muon"]),
-        ("training.precision=bf16", ["training.precision", "'bf16'", "bf16-mixed"]),
+        ("training.precision=bf16-true", ["training.precision", "'bf16-true'", "bf16-mixed"]),
         ("stages.1_text_image.steps=0", ["stages.1_text_image.steps is 0"]),
     ],
 )

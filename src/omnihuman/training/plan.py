@@ -65,18 +65,17 @@ def count_parameters(run: StageRun, encoders: Encoders) -> Parameters:
 def memory_parts(count: Parameters, training: Training, compute: Compute, ranks: int) -> list[Part]:
     """Weights, gradients, optimizer and average of one rank: bytes a parameter, times parameters, over ranks.
 
-    One process computes in float32, or in bfloat16 with its moments too; autocast copies live shortly. ZeRO keeps
+    One process keeps all in float32; copies of autocast live shortly. ZeRO keeps
     weights and gradients in the lower precision, and a float32 master beside the moments. Its buckets (50 million
     elements each for reducing and gathering) and what fragmentation costs are not in it.
     """
     moments = 2 * (count.trainable - count.by_muon) + count.by_muon
     told = "1 or 2 moments" if count.by_muon else "2 moments"
     if compute.strategy == "single":
-        width = 2 if training.precision == "bf16-true" else 4
         parts = [
-            Part("weights", f"{width} x parameters", width * count.total),
-            Part("gradients", f"{width} x trainable", width * count.trainable),
-            Part("optimizer", f"{told} x {width} x trainable", width * moments),
+            Part("weights", "4 x parameters", 4 * count.total),
+            Part("gradients", "4 x trainable", 4 * count.trainable),
+            Part("optimizer", f"{told} x 4 x trainable", 4 * moments),
             Part("average", "4 x trainable", 4 * count.trainable),
         ]
     else:

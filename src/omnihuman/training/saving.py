@@ -56,7 +56,7 @@ class SaveCheckpoints(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Keeps what the stage leaves as it is, before DeepSpeed or Lightning round the weights."""
         unchanged = unchanged_tensors(self._module.model)
-        if unchanged and keeps_unchanged_apart(self._compute, self._training):
+        if unchanged and keeps_unchanged_apart(self._compute):
             self._checkpoints.share(UNCHANGED, partial(save_file, unchanged))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -92,12 +92,12 @@ class ProcessorZero(Zero):
         self._init_deepspeed_distributed()
 
 
-def keeps_unchanged_apart(compute: Compute, training: Training) -> bool:
+def keeps_unchanged_apart(compute: Compute) -> bool:
     """Whether checkpoints hold what no step changes in a file of its own, in float32.
 
-    DeepSpeed stores only what trains from its float32 master, and `bf16-true` rounds all weights of a process.
+    DeepSpeed stores only what trains from its float32 master.
     """
-    return compute.strategy in ZERO_STAGES or training.precision == "bf16-true"
+    return compute.strategy in ZERO_STAGES
 
 
 def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: int) -> None:
