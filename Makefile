@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-train bench-data bench-gpu soak format lock golden clean
+.PHONY: help setup setup-dev demo test test-all test-unit check bench bench-model bench-train bench-data bench-gpu soak format lock golden clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -60,8 +60,11 @@ demo: setup ## Run the whole chain and print its figures; DATA=folder for own vi
 		omnihuman demo --profile "$(PROFILE)"
 	fi
 
-test: test-unit ## All tests: the quick ones first, then the slow
-	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "slow and not soak" --durations 25
+test: test-unit ## The quick tests, then the slow ones that take less than half a minute
+	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "slow and not long and not soak" --durations 15
+
+test-all: test ## All tests: also those that run the whole graph, compile, or start ranks anew
+	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "long and not soak" --durations 15
 
 test-unit: setup-dev ## The quick tests only
 	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) -m "not slow and not soak"

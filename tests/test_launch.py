@@ -257,6 +257,7 @@ def test_the_containers_command_meets_the_other_pod_and_trains(tmp_path: Path) -
     assert last_step(tmp_path) == 5 and programs(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_command_finds_its_ranks_again_and_ends_the_stage(tmp_path: Path) -> None:
     """The real command with ZeRO on two real ranks; the run in MLflow has every step, and once."""

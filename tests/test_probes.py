@@ -126,6 +126,7 @@ def of_ranks(folder: Path, strategy: str, num_ranks: int) -> Figures:
     return {(entry["step"], name): value for entry in entries for name, value in entry["metrics"].items()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
     """Their weights differ by rounding; those of ZeRO-3 are divided, and so is their average."""

@@ -72,6 +72,7 @@ def test_ranks_of_which_some_have_no_sound_or_pose_agree(tmp_path: Path, strateg
     assert_near(weights(tmp_path, strategy), weights(tmp_path, "one"), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("strategy", "frozen"), [("zero2", []), ("zero3", []), ("zero3", ["pose"])])
 def test_another_number_of_ranks_goes_on_with_average_and_optimizer(
     strategy: str, frozen: list[str], tmp_path: Path
@@ -149,6 +150,7 @@ def test_activations_that_are_computed_again_change_nothing(
     assert_near(weights(folder, name), weights(folder, "one"), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("strategy", "num_ranks"), [("single", 0), ("zero2", 2)])
 def test_compiled_blocks_train_as_others_do(strategy: str, num_ranks: int, folder: Path) -> None:
     name = f"{strategy} compiled"

@@ -116,6 +116,7 @@ def _encode_shard(
         code=code_key(
             "encoders",
             *(f"data/{name}.py" for name in ("clip_encoding", "precompute", "shards", "sidecar", "speech_features")),
+            "media/seeking.py",
             "media/video.py",
             "media/picture.py",
             "media/sound.py",
