@@ -95,7 +95,7 @@ def _training(
     shares = time_shares(step, device, 12)
     gradients()
     with_optimizer = apart + median_seconds(optimizer.step, repetitions, device)
-    flops = 3 * omnihuman_flops(CONFIGS[size], WIDTHS[size], [grid] * len(text), text)
+    flops = omnihuman_flops(CONFIGS[size], WIDTHS[size], [grid] * len(text), text, trains=lambda name: True)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": apart,

@@ -98,7 +98,9 @@ def measure(
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": statistics.median(seconds),
         "steps": steps,
-        "training_flops": 3 * omnihuman_flops(CONFIGS[size], WIDTHS[size], grids, shape.text_lengths),
+        "training_flops": omnihuman_flops(
+            CONFIGS[size], WIDTHS[size], grids, shape.text_lengths, trains=lambda name: True
+        ),
         "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
         "reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
     }

@@ -192,6 +192,8 @@ def test_pods_are_told_where_shards_lie_and_get_keys_by_a_secrets_name_alone(
         "OMNIHUMAN_SHARDS": "s3://bucket/v1",
         "AWS_ENDPOINT_URL": "http://store:9000",
         "AWS_DEFAULT_REGION": "eu-north-1",
+        "OMNIHUMAN_GPU_HOUR_PRICE": "2.5",
+        "OMNIHUMAN_PEAK_TFLOPS": "989",
     }
     secret = {
         "AWS_ACCESS_KEY_ID": "not-for-a-file",

@@ -183,6 +183,8 @@ def test_what_cannot_be_divided_is_named() -> None:
     with pytest.raises(UserError, match=r"compute.max_tokens_per_pack is 140: 4 sample\(s\) of 70 tokens") as told:
         Division(140, 2, tokens).check(8, 1)
     assert "set it to 280, compute.accumulate to 2, or encode at smaller" in str(told.value)
+    with pytest.raises(UserError, match=r"compute\.accumulate to 4, or"):  # three fit, but 3 is no divisor of 8
+        Division(210, tokens=tokens).check(8, 1)
     with pytest.raises(UserError, match="set it to 560, encode at smaller"):
         Division(50, tokens=tokens).check(8, 1)
     draws = [Draw(0, index) for index in range(8)]

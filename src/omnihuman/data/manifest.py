@@ -133,8 +133,7 @@ def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pd.DataFra
     Raises:
         UserError: it is missing.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro`, which runs the steps before this one")
+    check_there(path)
     if columns is None:
         return pq.read_table(path).to_pandas()
     texts = [field.name for field in pq.read_schema(path) if field.name in columns and field.type == pa.string()]
@@ -155,6 +154,12 @@ def rows_within(samples: pd.DataFrame, area_pixels: int | None) -> np.ndarray:
         return np.flatnonzero(samples["larger_area_pixels"] == 0)
     larger = samples["larger_area_pixels"].to_numpy()
     return np.flatnonzero((samples["area_pixels"].to_numpy() <= area_pixels) & ((larger == 0) | (larger > area_pixels)))
+
+
+def check_there(path: Path) -> None:
+    """Raises `UserError` where a table of the steps before is missing."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro`, which runs the steps before this one")
 
 
 def source_path(sources: Path, path: str) -> Path:

@@ -4,9 +4,9 @@ Counted as a throughput record is: a multiply-add is two operations; products of
 over real lengths; neither padding, nor what is computed again for the backward pass, nor the choice of each token's
 level of noise by a product with zeros and ones, nor what costs less than a thousandth (norms, activations, rotation).
 
-A training step is three forward passes where everything is trained: in the backward pass each product has two, one for
-each factor's gradient. That of a weight falls away where it is frozen, that of an input where nothing before it is
-trained. A fused attention kernel computes all its gradients, and its scores again; counted is what is needed.
+A training step is almost three forward passes where everything is trained: in the backward pass each product has two,
+one for each factor's gradient. That of a weight falls away where it is frozen, that of an input where nothing before it
+is trained. A fused attention kernel computes all its gradients, and its scores again; counted is what is needed.
 """
 
 from collections.abc import Callable, Sequence

@@ -102,6 +102,8 @@ class WeightAverage(pl.Callback):
         self._step = trainer.global_step
         rank = self._ranks.rank
         now = [own.values.float() for name, p in self._averaged if (own := _fragment(name, p, rank))]
+        if not now:  # all that lies on this rank is padding
+            return
         average = [own.values for own in self._average]
         torch._foreach_lerp_(average, now, 1 - warmed_up(self._decay, self._step))  # pyright: ignore[reportPrivateImportUsage]
 
@@ -147,6 +149,8 @@ def _stored(folder: Path) -> dict[str, list[_Stored]]:
     for path in sorted(folder.glob("ema-*.safetensors")):
         file = safe_open(path, "pt")
         about = {key: json.loads(value) for key, value in file.metadata().items()}
+        if not {_LENGTHS, _RANKS} <= about.keys():
+            raise UserError(f"{path} was written by another version of omnihuman: begin the stage again")
         lengths = about[_LENGTHS]
         for rank in range(about[_RANKS]):
             if not _file(folder, rank).is_file():

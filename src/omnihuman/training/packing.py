@@ -58,8 +58,10 @@ class Division:
         if budget is None or samples * largest <= budget:
             return
         remedy = "encode at smaller encode.resolutions"
-        if fitting := budget // largest:
-            remedy = f"compute.accumulate to {-(-batch_size // (self.world_size * fitting))}, or {remedy}"
+        divisors = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
+        fitting = [count for count in divisors if -(-batch_size // (self.world_size * count)) * largest <= budget]
+        if fitting and batch_size // fitting[0] >= self.world_size:
+            remedy = f"compute.accumulate to {fitting[0]}, or {remedy}"
         raise UserError(
             f"compute.max_tokens_per_pack is {budget}: {samples} sample(s) of {largest} tokens, the largest clip's with"
             f" its reference and text, may come at once; set it to {samples * largest}, {remedy}"

@@ -86,7 +86,7 @@ def train_stage(
         return
     place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
     check_start(run, encoded, models, place.compute, place.ranks)
-    identity = run_identity(run, start_weights(run, models), encoded)
+    identity = run_identity(run, start_weights(run, models), encoded) if place.ranks.first else {}
     check_same_run(identity, place)
     samples = training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
@@ -114,12 +114,15 @@ def train_stage(
                 save_model(folder, model, description)
                 _save_losses(folder / "loss.csv", [])
     else:
-        del model  # each attempt makes its own
+        models_to_begin_with = [model]
+        del model  # so that the memory of an attempt that is given up is free
 
         def begin() -> OmniHumanTransformer:
-            first, _ = initial_model(run, samples, encoded, encoders, models)
-            freeze(first, run.stage.frozen, run.name)
-            return first
+            if models_to_begin_with:
+                return models_to_begin_with.pop()
+            again, _ = initial_model(run, samples, encoded, encoders, models)
+            freeze(again, run.stage.frozen, run.name)
+            return again
 
         finished = _fit_to_the_end(run, begin, samples, description, place)
         if place.ranks.first:

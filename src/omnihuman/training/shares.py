@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from omnihuman.data.manifest import one_row_a_clip
-from omnihuman.training.dataset import SampleSettings, active_conditions
+from omnihuman.training.dataset import SampleSettings, drawn_conditions
 from omnihuman.training.sampling import SampleOrder
 
 log = logging.getLogger(__name__)
@@ -41,14 +41,7 @@ def realised_shares(order: SampleOrder, settings: SampleSettings, samples: pd.Da
     for step in range(-(-num_draws // order.batch_size)):
         for draw in order.batch(step):
             has = {name: bool(flags[name][draw.row]) for name in _POOLS}
-            active = active_conditions(
-                settings,
-                draw.index,
-                has_audio=has["audio"],
-                has_pose=has["pose"],
-                text_only=draw.text_only,
-                is_picture=draw.is_picture,
-            )
+            active = drawn_conditions(settings, draw, has_audio=has["audio"], has_pose=has["pose"])
             on = (active.text, active.reference, active.audio, active.pose)
             rows.append((*on, active.motion, draw.text_only, draw.is_picture, not any(on), *has.values()))
     table = np.array(rows[:num_draws], bool)

@@ -18,8 +18,12 @@ log = logging.getLogger(__name__)
 _PORT = 29400
 _RETRIES_PER_NODE = 3
 _USERS_MISTAKE = 2
-_HANDED_ON = ("OMNIHUMAN_SHARDS", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Variables that a pod needs as they are here, to read shards from where the checks did; none of them is secret."""
+_HANDED_ON = (
+    "OMNIHUMAN_SHARDS", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "OMNIHUMAN_GPU_HOUR_PRICE",
+    "OMNIHUMAN_PEAK_TFLOPS",
+)  # fmt: skip
+"""Variables that a pod needs as they are here: to read shards from where the checks did, and to say what training
+costs. None of them is secret."""
 
 
 class KubernetesLauncher:
