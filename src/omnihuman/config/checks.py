@@ -41,6 +41,8 @@ _ENCODERS = {
     ),
 }  # fmt: skip
 """Which key names an encoder's weights, which encoder needs none, and published weights of the others."""
+_LAYOUTS = ("plain", "celebv_hq", "ravdess", "hdtf")
+_LISTS = (".txt", ".parquet", ".csv")
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
@@ -99,6 +101,9 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _check_collect(collect: Collect) -> Iterator[str]:
+    yield from _check_choices("collect", collect, {"layout": _LAYOUTS})
+    if collect.layout != "plain" and collect.source.lower().endswith(_LISTS):
+        yield f"collect.layout is {collect.layout}: a list or table names the files itself, set it to plain"
     if not 0 < collect.test_share < 1:
         yield f"collect.test_share is {collect.test_share}: both splits need identities, set it between 0 and 1"
 
