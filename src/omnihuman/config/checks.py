@@ -11,6 +11,7 @@ from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.split import Split
 from omnihuman.config.schema.stage import Training
 from omnihuman.config.stage_checks import SHORTEST_WINDOW, check_stages
@@ -66,6 +67,7 @@ def check(params: Params) -> None:
         *_check_ranges(asdict(params)),
         *_check_collect(params.collect),
         *_check_split(params.split),
+        *_check_score(params.score),
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
         *_check_model(params.model),
@@ -114,6 +116,12 @@ def _check_split(split: Split) -> Iterator[str]:
             f"split.min_clip_seconds is {split.min_clip_seconds}: set it below"
             f" split.max_clip_seconds ({split.max_clip_seconds})"
         )
+
+
+def _check_score(score: Score) -> Iterator[str]:
+    for key in ("imported_source", "imported_version"):
+        if score.imported and not getattr(score, key):
+            yield f"score.{key} is empty: say who measured {score.imported} and with which version"
 
 
 def _check_decide(decide: Decide) -> Iterator[str]:

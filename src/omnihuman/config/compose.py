@@ -1,5 +1,6 @@
 """Composition: schema defaults <- conf/ groups <- the profile's own keys <- overrides -> params.yaml."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from omnihuman.config.checks import check
 from omnihuman.config.load import PARAMS, read_yaml
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.stage import Stage
 from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
@@ -28,7 +30,7 @@ _SOURCES = f"a folder of videos, a list or table of them, {S3}bucket/prefix, or 
 HEADER = "# Composed from conf/ by `omnihuman config compose`; never edited by hand.\n"
 RIGHTS = ("licence", "consent_basis", "rights_holder")
 """Keys of `collect` that must be written for people's videos, if only as `unknown`."""
-_OWN_KEYS = ("profile", "overrides", "collect.depends_on")
+_OWN_KEYS = ("profile", "overrides", "collect.depends_on", "score.imported_sha256")
 _ENTRIES = ("stages", "decide.rules")
 """Sections with free names; conf/stage and conf/policy make the entries, everything else may only alter them."""
 
@@ -65,7 +67,8 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
     merged = OmegaConf.to_container(OmegaConf.merge(*(layer.tree for layer in layers)))
     recorded = {"profile": profile, "overrides": settled}
     params = instantiate(Params, recorded | cast(dict[str, Any], merged))
-    params = replace(params, collect=_settle_source(params.collect, own), stages=_settle_stages(params.stages))
+    collect, score = _settle_source(params.collect, own), _settle_imported(params.score)
+    params = replace(params, collect=collect, score=score, stages=_settle_stages(params.stages))
     check(params)
     return params
 
@@ -210,6 +213,18 @@ def _settle_source(collect: Collect, own: Sequence[_Layer]) -> Collect:
         _check_hashable(Path(source))
     # What is not stated is left empty, so that `collect` finds the row of a table that does not state it either.
     return replace(collect, source=source, depends_on=source, **dict.fromkeys(missing, ""))
+
+
+def _settle_imported(score: Score) -> Score:
+    """Makes the table's path absolute and notes its content."""
+    if not score.imported:
+        return score
+    path = Path(score.imported).expanduser().absolute()
+    if not path.is_file() or path.suffix.lower() not in (".parquet", ".csv"):
+        raise UserError(
+            f"score.imported is {path}: no such .parquet or .csv; name a table of scores, or leave it empty"
+        )
+    return replace(score, imported=str(path), imported_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _states_rights(source: str) -> bool:

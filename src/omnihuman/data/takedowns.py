@@ -15,6 +15,7 @@ from omnihuman.storage.files import publish
 
 RECORD = Path("takedowns.jsonl")
 """From the root of a checkout."""
+_HEADER = "# Hashes of people who were taken down, by `omnihuman data takedown`; every line keeps one of them out.\n"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def write_takedown(record: Path, entry: Takedown) -> None:
     entries = _read(record)
     entries[entry.key_sha256] = _joined(entries.get(entry.key_sha256), entry)
     with publish(record) as temporary:
-        temporary.write_text("".join(json.dumps(asdict(one)) + "\n" for one in entries.values()), encoding="utf-8")
+        lines = [json.dumps(asdict(one)) + "\n" for one in entries.values()]
+        temporary.write_text("".join([_HEADER, *lines]), encoding="utf-8")
 
 
 def _read(record: Path) -> dict[str, Takedown]:
@@ -72,6 +74,8 @@ def _read(record: Path) -> dict[str, Takedown]:
     found: dict[str, Takedown] = {}
     lines = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
     for number, line in enumerate(lines, 1):
+        if line.startswith("#"):
+            continue
         try:
             values = json.loads(line)
             lists = {name: tuple(values[name]) for name in ("files_sha256", "models")}
