@@ -55,7 +55,8 @@ setup-dev: ## The same with the tools of development
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name
 	@if [ -n "$$DATA" ]; then
-		omnihuman demo --profile "$(PROFILE)" --data "$$DATA" collect.licence=unknown collect.consent_basis=unknown
+		omnihuman demo --profile "$(PROFILE)" --data "$$DATA" collect.licence=unknown \
+			collect.consent_basis=unknown collect.rights_holder=unknown
 	else
 		omnihuman demo --profile "$(PROFILE)"
 	fi

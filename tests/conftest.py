@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from tests.s3_server import serve
+from tests.s3_server import settings as settings_of_s3
 from tests.small_project import prepare_data
 
 settings.register_profile("project", derandomize=True, deadline=None, print_blob=True)
@@ -56,3 +58,17 @@ def with_tiny_data(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
         if not cache.is_dir():
             prepare_data(tmp_path_factory.mktemp("preparing")).rename(cache)
     return lambda clone: shutil.copytree(cache, clone / ".dvc/cache")
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running S3 server with the bucket `s3_server.BUCKET`."""
+    with serve(tmp_path_factory.getbasetemp() / "s3.log") as address:
+        yield address
+
+
+@pytest.fixture
+def s3_server(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment in which S3 is that server."""
+    for name, value in settings_of_s3(s3_address).items():
+        monkeypatch.setenv(name, value)

@@ -147,7 +147,7 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_weights(clone: Path, kill
 
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="shared/media with real clips is not here")
 def test_real_people_run_through_the_same_graph(clone: Path) -> None:
-    rights = ["collect.licence=unknown", "collect.consent_basis=unknown"]
+    rights = ["collect.licence=unknown", "collect.consent_basis=unknown", "collect.rights_holder=unknown"]
     result = run(clone, "omnihuman", "demo", "--profile", "tiny", "--data", str(MEDIA / "talk"), *rights)
     assert result.returncode == 0, result.stderr[-3000:]
     assert dvc_status(clone) == {}
@@ -172,7 +172,7 @@ def test_a_bad_folder_is_one_message_and_exit_code_two(
         folder.mkdir()
     if content == "text":
         (folder / "readme.txt").write_text("no video here")
-    rights = ["collect.licence=unknown", "collect.consent_basis=unknown"]
+    rights = ["collect.licence=unknown", "collect.consent_basis=unknown", "collect.rights_holder=unknown"]
     result = run(clone, "omnihuman", "demo", "--profile", "tiny", "--data", str(folder), *rights)
     assert result.returncode == 2, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]

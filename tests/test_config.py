@@ -179,7 +179,7 @@ def test_a_folder_of_videos_needs_rights_and_becomes_absolute(tmp_path: Path, mo
     with pytest.raises(UserError) as caught:
         compose("demo", [source, "collect.licence=unknown"], CONF)
     assert "collect.consent_basis=..." in str(caught.value) and "collect.licence=..." not in str(caught.value)
-    rights = ["collect.licence=unknown", "collect.consent_basis=unknown"]
+    rights = ["collect.licence=unknown", "collect.consent_basis=unknown", "collect.rights_holder=unknown"]
     params = compose("demo", [source, *rights], CONF)
     assert params.collect.source == params.collect.depends_on == str(folder)
     path = tmp_path / "params.yaml"
@@ -269,7 +269,7 @@ def test_files_at_which_dvc_would_stop_are_named(tmp_path: Path, name: bytes) ->
         Path(os.fsdecode(path)).symlink_to("/no/such/file")
     else:
         Path(os.fsdecode(path)).write_bytes(b"")
-    rights = ["collect.licence=own", "collect.consent_basis=contract"]
+    rights = ["collect.licence=own", "collect.consent_basis=contract", "collect.rights_holder=us"]
     with pytest.raises(UserError, match=r"remove it|rename it"):
         compose("tiny", [f"collect.source={folder}", *rights])
 

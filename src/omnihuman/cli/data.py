@@ -2,6 +2,7 @@
 
 import argparse
 
+from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder
 from omnihuman.cli.places import (
     CLIPS,
@@ -24,6 +25,7 @@ def add_verbs(add: Adder) -> None:
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
     add("encode", _encode, "write latents, speech, keypoints and text of the eligible clips into shards")
+    takedown.add_verbs(add)
 
 
 def _collect(_: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.split import Split
 from omnihuman.config.schema.stage import Training
 from omnihuman.config.stage_checks import SHORTEST_WINDOW, check_stages
@@ -41,6 +42,8 @@ _ENCODERS = {
     ),
 }  # fmt: skip
 """Which key names an encoder's weights, which encoder needs none, and published weights of the others."""
+_LAYOUTS = ("plain", "celebv_hq", "ravdess", "hdtf")
+_LISTS = (".txt", ".parquet", ".csv")
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
@@ -65,6 +68,7 @@ def check(params: Params) -> None:
         *_check_ranges(asdict(params)),
         *_check_collect(params.collect),
         *_check_split(params.split),
+        *_check_score(params.score),
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
         *_check_model(params.model),
@@ -100,6 +104,9 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _check_collect(collect: Collect) -> Iterator[str]:
+    yield from _check_choices("collect", collect, {"layout": _LAYOUTS})
+    if collect.layout != "plain" and collect.source.lower().endswith(_LISTS):
+        yield f"collect.layout is {collect.layout}: a list or table names the files itself, set it to plain"
     if not 0 < collect.test_share < 1:
         yield f"collect.test_share is {collect.test_share}: both splits need identities, set it between 0 and 1"
 
@@ -110,6 +117,12 @@ def _check_split(split: Split) -> Iterator[str]:
             f"split.min_clip_seconds is {split.min_clip_seconds}: set it below"
             f" split.max_clip_seconds ({split.max_clip_seconds})"
         )
+
+
+def _check_score(score: Score) -> Iterator[str]:
+    for key in ("imported_source", "imported_version"):
+        if score.imported and not getattr(score, key):
+            yield f"score.{key} is empty: say who measured {score.imported} and with which version"
 
 
 def _check_decide(decide: Decide) -> Iterator[str]:

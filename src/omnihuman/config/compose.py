@@ -1,5 +1,6 @@
 """Composition: schema defaults <- conf/ groups <- the profile's own keys <- overrides -> params.yaml."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from omnihuman.config.checks import check
 from omnihuman.config.load import PARAMS, read_yaml
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.root import Params
+from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.stage import Stage
 from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
@@ -24,8 +26,12 @@ GROUPS = ("corpus", "model", "recipe", "policy", "compute")
 DEBUG = "debug"
 """A group that no profile names; where an override does, its file comes after the profile's own keys."""
 SYNTHETIC = "synthetic"
+S3 = "s3://"
+_SOURCES = f"a folder of videos, a list or table of them, {S3}bucket/prefix, or {SYNTHETIC}"
 HEADER = "# Composed from conf/ by `omnihuman config compose`; never edited by hand.\n"
-_OWN_KEYS = ("profile", "overrides", "collect.depends_on")
+RIGHTS = ("licence", "consent_basis", "rights_holder")
+"""Keys of `collect` that must be written for people's videos, if only as `unknown`."""
+_OWN_KEYS = ("profile", "overrides", "collect.depends_on", "score.imported_sha256")
 _ENTRIES = ("stages", "decide.rules")
 """Sections with free names; conf/stage and conf/policy make the entries, everything else may only alter them."""
 
@@ -62,7 +68,8 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
     merged = OmegaConf.to_container(OmegaConf.merge(*(layer.tree for layer in layers)))
     recorded = {"profile": profile, "overrides": settled}
     params = instantiate(Params, recorded | cast(dict[str, Any], merged))
-    params = replace(params, collect=_settle_source(params.collect, own), stages=_settle_stages(params.stages))
+    collect, score = _settle_source(params.collect, own), _settle_imported(params.score)
+    params = replace(params, collect=collect, score=score, stages=_settle_stages(params.stages))
     check(params)
     return params
 
@@ -126,9 +133,9 @@ def _settle(override: str) -> str:
     key, equals, value = override.partition("=")
     if not (key and equals):
         raise UserError(f"{override!r} is not an override; write key=value, e.g. encode.num_frames=17")
-    if key == "collect.source" and value != SYNTHETIC:
+    if key == "collect.source" and value != SYNTHETIC and not value.startswith(S3):
         if not value:
-            raise UserError(f"collect.source is empty; name a folder of videos, or {SYNTHETIC}")
+            raise UserError(f"collect.source is empty; name {_SOURCES}")
         value = str(Path(value).expanduser().absolute())
     return f"{key}={value}"
 
@@ -191,18 +198,39 @@ def _settle_source(collect: Collect, own: Sequence[_Layer]) -> Collect:
     """Sets what DVC hashes for `collect`, and demands that rights are stated for people's videos."""
     if collect.source == SYNTHETIC:
         return collect
-    folder = Path(collect.source).expanduser().absolute()
-    if not folder.is_dir():
-        raise UserError(f"collect.source is {folder}: no such folder; name a folder of videos, or {SYNTHETIC}")
-    rights = ("collect.licence", "collect.consent_basis")
-    missing = [key for key in rights if not any(_at(layer.tree, key) for layer in own)]
-    if missing:
+    source = collect.source
+    if not source.startswith(S3):
+        path = Path(source).expanduser().absolute()
+        if not path.exists():
+            raise UserError(f"collect.source is {path}: no such folder or file; name {_SOURCES}")
+        source = str(path)
+    missing = [key for key in RIGHTS if not any(_at(layer.tree, f"collect.{key}") for layer in own)]
+    if missing and not _states_rights(source):
         raise UserError(
-            f"collect.source is {folder}, but {' and '.join(missing)} are not stated; add"
-            f" {' '.join(f'{key}=...' for key in missing)} (`unknown` where it is not known)"
+            f"collect.source is {source}, but {' and '.join(f'collect.{key}' for key in missing)} are not stated; add"
+            f" {' '.join(f'collect.{key}=...' for key in missing)} (`unknown` where it is not known)"
         )
-    _check_hashable(folder)
-    return replace(collect, source=str(folder), depends_on=str(folder))
+    if Path(source).is_dir():
+        _check_hashable(Path(source))
+    # What is not stated is left empty, so that `collect` finds the row of a table that does not state it either.
+    return replace(collect, source=source, depends_on=source, **dict.fromkeys(missing, ""))
+
+
+def _settle_imported(score: Score) -> Score:
+    """Makes the table's path absolute and notes its content."""
+    if not score.imported:
+        return score
+    path = Path(score.imported).expanduser().absolute()
+    if not path.is_file() or path.suffix.lower() not in (".parquet", ".csv"):
+        raise UserError(
+            f"score.imported is {path}: no such .parquet or .csv; name a table of scores, or leave it empty"
+        )
+    return replace(score, imported=str(path), imported_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _states_rights(source: str) -> bool:
+    """Whether the source is a table, which may have a column for each right."""
+    return source.lower().endswith((".parquet", ".csv")) and Path(source).is_file()
 
 
 def _check_hashable(folder: Path) -> None:

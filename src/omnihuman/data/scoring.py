@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from omnihuman.config.schema.score import Score
+from omnihuman.data.imported_scores import Imported, read_imported
 from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, read_table, source_path, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
 from omnihuman.data.scorers.registry import SCORERS
@@ -59,23 +60,27 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
         strips: output, Parquet: a strip of frames of every clip that could be decoded.
     """
     table = read_table(clips).merge(
-        read_table(sources / SOURCES_TABLE)[["source_id", "path", "keypoints_path"]], on="source_id"
+        read_table(sources / SOURCES_TABLE)[["source_id", "sha256", "path", "keypoints_path"]], on="source_id"
     )
+    imported = read_imported(config, table)
+    scorers = _not_imported(imported)
     measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
     code = code_key(
         "data/scorers", "data/scoring.py", "data/strips.py", "media/seeking.py", "media/video.py", "media/sound.py"
     )
-    folder = work_folder(content_key(params=params_hash(config), scorers=_describe(SCORERS), code=code))
+    folder = work_folder(content_key(params=params_hash(config), scorers=_describe(scorers), code=code))
     keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
     results = _restore(folder, {key: clip_id for clip_id, key in keys.items()})
     open_jobs = [job for clip_id, job in measurable.items() if clip_id not in results]
-    for job, scored in _measure(config, open_jobs, folder, keys):
+    for job, scored in _measure(config, open_jobs, folder, keys, imported.names):
         results[job.clip_id] = scored
     for row in read_table(clips).to_dict("records"):
         if row["status"] != "ok":
-            results[row["clip_id"]] = Scored(_all_failed(config, row["clip_id"], row["status"], row["error"]))
+            rows = _all_failed(config, row["clip_id"], row["status"], row["error"])
+            results[row["clip_id"]] = Scored(rows)
     in_order = {clip_id: results[clip_id] for clip_id in read_table(clips)["clip_id"]}
-    write_table([row for scored in in_order.values() for row in scored.rows], SCORES, scores)
+    rows = [row for clip_id, scored in in_order.items() for row in _with_imported(clip_id, scored.rows, imported)]
+    write_table(rows, SCORES, scores)
     write_table(_strip_rows(in_order), STRIPS, strips)
 
 
@@ -102,6 +107,17 @@ def _checked(answer: Measurement) -> Measurement:
     return answer
 
 
+def _not_imported(imported: Imported) -> tuple[Scorer, ...]:
+    """The scorers that have to be run; one that measures several things also where some of them were imported."""
+    return tuple(scorer for scorer in SCORERS if not set(scorer.names) <= set(imported.names))
+
+
+def _with_imported(clip_id: str, rows: list[dict], imported: Imported) -> list[dict]:
+    """Imported scores take the place of measured ones, never clip by clip: two scorers share no threshold."""
+    kept = [row for row in rows if row["scorer"] not in imported.names]
+    return [*kept, *imported.rows(clip_id, content_key(version=imported.version))] if imported.names else kept
+
+
 def _describe(scorers: Iterable[Scorer]) -> list[list[str]]:
     return [[*scorer.names, scorer.version, scorer.implementation] for scorer in scorers]
 
@@ -120,16 +136,23 @@ def _job(row: dict, sources: Path) -> Job:
 def _clip_key(job: Job) -> str:
     """Hash of a clip's content: clip ids are hashes of the video and the span; the declared pose comes on top."""
     path = job.keypoints_path
-    return content_key(clip_id=job.clip_id, keypoints=file_sha256(path) if path and path.is_file() else str(path))
+    return key_of_clip(job.clip_id, file_sha256(path) if path and path.is_file() else path)
 
 
-def _measure(config: Score, jobs: list[Job], folder: Path, keys: dict[str, str]) -> Iterable[tuple[Job, Scored]]:
+def key_of_clip(clip_id: str, keypoints: str | Path | None) -> str:
+    """By what kept scores of a clip are found again; `keypoints` is the SHA-256 of its pose, None without one."""
+    return content_key(clip_id=clip_id, keypoints=str(keypoints))
+
+
+def _measure(
+    config: Score, jobs: list[Job], folder: Path, keys: dict[str, str], imported: tuple[str, ...]
+) -> Iterable[tuple[Job, Scored]]:
     """Yields each job with what came of it, and keeps what need not be tried again."""
     if not jobs:
         return
     limits = Limits(config.deadline_seconds, config.memory_megabytes, config.clips_per_worker)
     chunk: dict[str, Scored] = {}
-    for outcome in run_guarded(partial(_measure_clip, config), jobs, limits, "score"):
+    for outcome in run_guarded(partial(_measure_clip, config, imported), jobs, limits, "score"):
         job = jobs[outcome.index]
         if outcome.value is None:
             scored = Scored(_all_failed(config, job.clip_id, outcome.status, outcome.error))
@@ -144,7 +167,7 @@ def _measure(config: Score, jobs: list[Job], folder: Path, keys: dict[str, str])
             chunk = {}
 
 
-def _measure_clip(config: Score, job: Job) -> tuple[list[Measurement], bytes]:
+def _measure_clip(config: Score, imported: tuple[str, ...], job: Job) -> tuple[list[Measurement], bytes]:
     """Decodes and measures one clip; runs inside a guarded worker."""
     import cv2
 
@@ -163,7 +186,7 @@ def _measure_clip(config: Score, job: Job) -> tuple[list[Measurement], bytes]:
         duration_seconds=job.end_seconds - job.start_seconds,
         fps=config.fps,
     )
-    return measure(SCORERS, content), strip_of(frames.pixels)
+    return measure(_not_imported(Imported(imported)), content), strip_of(frames.pixels)
 
 
 def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:

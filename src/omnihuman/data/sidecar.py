@@ -9,6 +9,9 @@ import numpy as np
 
 from omnihuman.batch import KEYPOINT_SETS, Keypoints
 
+SIDECAR_SUFFIXES = (".json", ".txt", ".keypoints.npz")
+"""What may follow NAME beside NAME.mp4."""
+
 
 @dataclass(frozen=True)
 class Sidecar:

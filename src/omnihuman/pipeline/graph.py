@@ -1,4 +1,4 @@
-"""The only module that touches DVC: running the graph of dvc.yaml, listing its steps, asking what is stale."""
+"""Running the graph of dvc.yaml, its steps, what is stale; with `pipeline.objects` all that touches DVC."""
 
 import argparse
 import logging

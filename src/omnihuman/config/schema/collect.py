@@ -26,13 +26,18 @@ class Collect:
     """Source of the raw videos and the rights under which they are used."""
 
     source: str = "synthetic"
-    """`synthetic`, or a folder of videos (absolute path)."""
+    """`synthetic`; a folder of videos, a list (.txt) or a table (.parquet, .csv), each as absolute path; s3://bucket/prefix."""
     depends_on: str = "src/omnihuman/data/synthetic"
-    """What DVC hashes for this step: the folder, or the generator's code. Set by composition, not by hand."""
+    """What DVC hashes for this step: folder, list, table or S3 prefix, or the generator's code. Set by composition."""
+    layout: str = "plain"
+    """How files of a folder or prefix lie and are named, see `data.adapters`: plain, celebv_hq, ravdess or hdtf."""
     licence: str = "unknown"
-    """Licence of every video without a sidecar that states one. `unknown` has to be written explicitly for a folder."""
+    """Licence of every video for which no sidecar or table states one. For people's videos it has to be written, also
+    where it is `unknown`; so do the next two."""
     consent_basis: str = "unknown"
     """Basis on which the persons shown agreed, e.g. `contract`, `public-release`, `synthetic`."""
+    rights_holder: str = "unknown"
+    """Who may be asked, e.g. a company or the person shown."""
     test_share: float = 0.2
     """Share of identities (not of clips) that is held out for evaluation."""
     max_file_bytes: int = 4_000_000_000

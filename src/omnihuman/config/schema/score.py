@@ -15,3 +15,10 @@ class Score:
     memory_megabytes: int = 2048
     clips_per_worker: int = 200
     """A worker process is replaced after so many clips."""
+    imported: str = ""
+    """A table (.parquet, .csv) of scores measured elsewhere, absolute path; its scorers are not measured here."""
+    imported_source: str = ""
+    """Who measured them, e.g. the name of a tool; stands in every row."""
+    imported_version: str = ""
+    imported_sha256: str = ""
+    """Of the table. Set by composition, so that another table makes the step stale."""
