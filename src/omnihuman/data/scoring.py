@@ -9,7 +9,7 @@ from pathlib import Path
 from omnihuman.config.schema.score import Score
 from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, read_table, source_path, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
-from omnihuman.data.scorers.registry import SCORERS
+from omnihuman.data.scorers.registry import scorers_for
 from omnihuman.data.sidecar import read_keypoints
 from omnihuman.data.strips import strip_of
 from omnihuman.media.sound import read_sound
@@ -63,7 +63,7 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
     )
     measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
     code = code_key("data/scorers", "data/scoring.py", "data/strips.py", "media/video.py", "media/sound.py")
-    folder = work_folder(content_key(params=params_hash(config), scorers=_describe(SCORERS), code=code))
+    folder = work_folder(content_key(params=params_hash(config), scorers=_describe(scorers_for(config)), code=code))
     keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
     results = _restore(folder, {key: clip_id for clip_id, key in keys.items()})
     open_jobs = [job for clip_id, job in measurable.items() if clip_id not in results]
@@ -161,11 +161,11 @@ def _measure_clip(config: Score, job: Job) -> tuple[list[Measurement], bytes]:
         duration_seconds=job.end_seconds - job.start_seconds,
         fps=config.fps,
     )
-    return measure(SCORERS, content), strip_of(frames.pixels)
+    return measure(scorers_for(config), content), strip_of(frames.pixels)
 
 
 def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:
-    origin = {name: scorer for scorer in SCORERS for name in scorer.names}
+    origin = {name: scorer for scorer in scorers_for(config) for name in scorer.names}
     common = {"clip_id": clip_id, "params_hash": params_hash(config)}
     return [
         {
@@ -179,7 +179,7 @@ def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[
 
 
 def _all_failed(config: Score, clip_id: str, status: str, error: str) -> list[dict]:
-    names = tuple(name for scorer in SCORERS for name in scorer.names)
+    names = tuple(name for scorer in scorers_for(config) for name in scorer.names)
     return _rows(config, clip_id, list(failed(names, status, error or NOT_MEASURED)))
 
 

@@ -15,3 +15,7 @@ class Score:
     memory_megabytes: int = 2048
     clips_per_worker: int = 200
     """A worker process is replaced after so many clips."""
+    syncnet_weights: str = ""
+    """SyncNet's published state dict (joonson/syncnet_python); empty: its scores are `na`."""
+    syncnet_sha256: str = ""
+    """Of that file; it loads only where this is right."""
