@@ -15,6 +15,8 @@ class Score:
     memory_megabytes: int = 2048
     clips_per_worker: int = 200
     """A worker process is replaced after so many clips."""
+    lip_sync: str = "darkness"
+    """Which stand-in measures lip_sync: `darkness` of the mouth, for drawn people, or `tracked`, for real ones."""
     syncnet_weights: str = ""
     """SyncNet's published state dict (joonson/syncnet_python); empty: its scores are `na`."""
     syncnet_sha256: str = ""

@@ -9,6 +9,8 @@ from omnihuman.data.scorers.overlay import OVERLAID_TEXT
 from omnihuman.data.scorers.picture import AESTHETICS, BRIGHTNESS, IMAGE_QUALITY, SHARPNESS
 from omnihuman.data.scorers.speech import SPEECH_PRESENCE
 from omnihuman.data.scorers.syncnet import syncnet_scorer
+from omnihuman.data.scorers.tracked_lip_sync import TRACKED_LIP_SYNC
+from omnihuman.errors import UserError
 
 SCORERS: tuple[Scorer, ...] = (
     IMAGE_QUALITY,
@@ -28,6 +30,17 @@ SCORERS: tuple[Scorer, ...] = (
 """Those of the default configuration."""
 
 
+STAND_INS = {"darkness": LIP_SYNC, "tracked": TRACKED_LIP_SYNC}
+"""By `score.lip_sync`; their values are not comparable, so each needs a threshold of its own."""
+
+
 def scorers_for(config: Score) -> tuple[Scorer, ...]:
-    """All scorers with the weights that are configured."""
-    return (*SCORERS[:-1], syncnet_scorer(config.syncnet_weights, config.syncnet_sha256))
+    """All scorers with what is configured.
+
+    Raises:
+        UserError: `score.lip_sync` names no scorer.
+    """
+    if config.lip_sync not in STAND_INS:
+        raise UserError(f"score.lip_sync is {config.lip_sync!r}: choose {' or '.join(STAND_INS)}")
+    syncnet = syncnet_scorer(config.syncnet_weights, config.syncnet_sha256)
+    return (*SCORERS[:-2], STAND_INS[config.lip_sync], syncnet)
