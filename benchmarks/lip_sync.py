@@ -13,7 +13,7 @@ Drawn people: the demo's corpus with seed 31, on which nothing was developed.
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ import numpy as np
 from omnihuman.batch import Frames, Sound
 from omnihuman.config.compose import compose
 from omnihuman.data.scorers import lip_sync, tracked_lip_sync
-from omnihuman.data.scorers.content import ClipContent
+from omnihuman.data.scorers.content import ClipContent, Measurement
 from omnihuman.data.scorers.lip_sync import measure_lip_sync
 from omnihuman.data.scorers.mouth_track import mouth_patches
 from omnihuman.data.scorers.tracked_lip_sync import measure_tracked_lip_sync
@@ -68,7 +68,7 @@ class Method:
     mouth: Callable[[ClipContent], np.ndarray]
     sound: Callable[[Sound, int, float], np.ndarray]
     compare: Callable[[np.ndarray, np.ndarray], tuple[float, int]]
-    whole: Callable
+    whole: Callable[[ClipContent], tuple[Measurement, ...]]
 
 
 def _tracked_mouth(content: ClipContent) -> np.ndarray:
@@ -96,14 +96,21 @@ METHODS = {
 }
 
 
+POLICIES = {"darkness": "stand_in", "tracked": "real_people"}
+
+
 @dataclass
 class Answers:
-    """Of one clip's windows."""
+    """Confidence and offset of one clip's windows."""
 
-    original: list[float]
-    offsets: list[int]
-    shifted: list[float]
-    swapped: list[float]
+    original: list[tuple[float, int]]
+    shifted: list[tuple[float, int]]
+    swapped: list[tuple[float, int]]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Of the original sound."""
+        return np.array([offset for _, offset in self.original])
 
 
 def load(path: Path, short_side: int, kept: Path | None) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +137,7 @@ def answers_of(
 ) -> Answers:
     """All windows of one clip with its own, shifted and other sound."""
     pixels, samples = clips[name]
-    num_frames, found = len(pixels), Answers([], [], [], [])
+    num_frames, found = len(pixels), Answers([], [], [])
     for first in range(TALK[name].first, num_frames - WINDOW + 1, step):
         frames = Frames(pixels[first : first + WINDOW], np.arange(WINDOW) / FPS)
         mouth = method.mouth(ClipContent(frames, None, None, WINDOW / FPS, FPS))
@@ -138,26 +145,24 @@ def answers_of(
         def value(samples: np.ndarray, at: int, mouth: np.ndarray = mouth) -> tuple[float, int]:
             return method.compare(mouth, method.sound(cut(samples, at), WINDOW, FPS))
 
-        confidence, offset = value(samples, first)
-        found.original.append(confidence)
-        found.offsets.append(offset)
+        found.original.append(value(samples, first))
         for shift in SHIFTS:
             if 0 <= first + shift <= len(samples) * FPS // RATE - WINDOW:
-                found.shifted.append(value(samples, first + shift)[0])
+                found.shifted.append(value(samples, first + shift))
         for other in others:
             if other != name:
                 room = len(clips[other][1]) * FPS // RATE - WINDOW - TALK[other].first + 1
-                found.swapped.append(value(clips[other][1], TALK[other].first + 7 * first % room)[0])
+                found.swapped.append(value(clips[other][1], TALK[other].first + 7 * first % room))
     return found
 
 
-def wins(positive: list[float], negative: list[float]) -> float:
-    """Pairs that are in the right order; ties count half."""
-    difference = np.subtract.outer(positive, negative)
+def wins(positive: list[tuple[float, int]], negative: list[tuple[float, int]]) -> float:
+    """Pairs of confidences that are in the right order; ties count half."""
+    difference = np.subtract.outer([value for value, _ in positive], [value for value, _ in negative])
     return float((difference > 0).sum() + 0.5 * (difference == 0).sum())
 
 
-def auc(answers: list[Answers], negatives: Callable[[Answers], list[float]]) -> tuple[float, float, float]:
+def auc(answers: list[Answers], negatives: Callable[[Answers], list[tuple[float, int]]]) -> tuple[float, float, float]:
     """AUC over all windows, and the 95% interval of a bootstrap over clips."""
     won = np.array([[wins(a.original, negatives(b)) for b in answers] for a in answers])
     pairs = np.array([[len(a.original) * len(negatives(b)) for b in answers] for a in answers])
@@ -167,6 +172,20 @@ def auc(answers: list[Answers], negatives: Callable[[Answers], list[float]]) -> 
         values.append(won[np.ix_(drawn, drawn)].sum() / pairs[np.ix_(drawn, drawn)].sum())
     low, high = np.percentile(values, [2.5, 97.5])
     return won.sum() / pairs.sum(), low, high
+
+
+Pick = Callable[[Answers], list[tuple[float, int]]]
+PICKS: tuple[Pick, ...] = (lambda each: each.original, lambda each: each.shifted, lambda each: each.swapped)
+NEGATIVES: dict[str, Pick] = {"all": lambda each: each.shifted + each.swapped, "shifted": PICKS[1], "swapped": PICKS[2]}
+
+
+def accepted(key: str, answers: list[tuple[float, int]]) -> np.ndarray:
+    """Which answers the method's policy lets pass, bool [N]."""
+    rules = compose("demo", [f"groups.policy={POLICIES[key]}"]).decide.rules
+    least, most = rules["lips_follow"].at_least, rules["lips_in_time"].at_most
+    assert least is not None and most is not None
+    values, offsets = np.array(answers, np.float64).T
+    return (values >= least) & (np.abs(offsets) <= most)
 
 
 def talk(folder: Path, short_side: int, step: int, kept: Path | None) -> None:
@@ -182,13 +201,13 @@ def talk(folder: Path, short_side: int, step: int, kept: Path | None) -> None:
         found = {name: answers_of(method, name, clips, step, names) for name in names}
         print(f"\n{key}, {short_side} pixels, windows of 6 s every {step / FPS:g} s")
         for name, each in found.items():
-            area, *_ = auc([each], lambda a: a.shifted + a.swapped)
+            area, *_ = auc([each], NEGATIVES["all"])
             near = np.mean(np.abs(each.offsets) <= 2)
             middle = np.median(each.offsets)
+            own, other = (np.median(some, axis=0)[0] for some in (each.original, each.shifted + each.swapped))
             print(
                 f"  {name:13} {TALK[name].judged:7} {len(each.original):2} windows: AUC {area:.2f},"
-                f" offset {middle:+.0f}, within 2 frames {near:.0%}; median {np.median(each.original):.1f} against"
-                f" {np.median(each.shifted + each.swapped):.1f}"
+                f" offset {middle:+.0f}, within 2 frames {near:.0%}; median {own:.1f} against {other:.1f}"
             )
         groups = {
             "speaks": speaking,
@@ -197,24 +216,22 @@ def talk(folder: Path, short_side: int, step: int, kept: Path | None) -> None:
         }
         for group, members in groups.items():
             chosen = [found[name] for name in members]
-            for kind, negatives in (
-                ("all", lambda a: a.shifted + a.swapped), ("shifted", lambda a: a.shifted),
-                ("swapped", lambda a: a.swapped),
-            ):  # fmt: skip
+            for kind, negatives in NEGATIVES.items():
                 area, low, high = auc(chosen, negatives)
                 print(f"  {group}, {kind}: AUC {area:.3f} ({low:.2f} to {high:.2f} over {len(members)} clips)")
-            own = [ok for each in chosen for ok in passing(key, each.original, each.offsets)]
-            print(f"  {group}: policy {POLICIES[key]} keeps {np.mean(own):.0%} of the original windows")
-            near = np.mean([abs(offset) <= 2 for each in chosen for offset in each.offsets])
-            print(f"  {group}: offset within 2 frames in {near:.0%} of the windows")
+            shares = [accepted(key, [a for each in chosen for a in pick(each)]).mean() for pick in PICKS]
+            near = np.mean(np.abs(np.concatenate([each.offsets for each in chosen])) <= 2)
+            print(
+                f"  {group}: offset within 2 frames in {near:.0%} of the windows; policy {POLICIES[key]} accepts"
+                f" {shares[0]:.0%} with their own, {shares[1]:.0%} with shifted and {shares[2]:.0%} with swapped sound"
+            )
 
 
 def drawn_plans() -> Iterator[ClipPlan]:
     """Speakers as they are, and all clips with shifted or swapped sound."""
     corpus = compose("demo", []).collect.synthetic
-    assert corpus is not None
     num_fit = 0
-    for plan in plan_corpus(replace(corpus), DRAWN_SEED):
+    for plan in plan_corpus(corpus, DRAWN_SEED):
         if plan.defect in ("sound_shifted", "sound_swapped"):
             yield plan
         elif not plan.defect and plan.kind == "fit" and num_fit < NUM_FIT:
@@ -224,7 +241,7 @@ def drawn_plans() -> Iterator[ClipPlan]:
 
 def drawn() -> None:
     """The table of drawn people: area under the curve, and what the policies' thresholds catch."""
-    rows: dict[str, list[tuple[str, float, float]]] = {key: [] for key in METHODS}
+    found: dict[str, dict[str, list[tuple[float, int]]]] = {key: {} for key in METHODS}
     with tempfile.TemporaryDirectory() as folder:
         videos = Path(folder) / "videos"
         for plan in drawn_plans():
@@ -236,23 +253,19 @@ def drawn() -> None:
             content = ClipContent(frames, read_sound(path, RATE, 0.0, seconds), pose, seconds, FPS)
             for key, method in METHODS.items():
                 confidence, offset = method.whole(content)
-                rows[key].append((plan.defect, confidence.value, offset.value))
-    for key, policy in (("darkness", "stand_in"), ("tracked", "real_people")):
-        rules = compose("demo", [f"groups.policy={policy}"]).decide.rules
-        least, most = rules["lips_follow"].at_least, rules["lips_in_time"].at_most
-        assert least is not None and most is not None
-        kept = [(defect, value >= least and abs(offset) <= most) for defect, value, offset in rows[key]]
-        fit = [ok for defect, ok in kept if not defect]
+                # What is not measured is not accepted, either.
+                answer = (np.nan_to_num(confidence.value, nan=-1.0), np.nan_to_num(offset.value, nan=99.0))
+                found[key].setdefault(plan.defect, []).append(answer)
+    for key, answers in found.items():
+        fit = accepted(key, answers[""])
         print(
-            f"\n{key} on drawn people of seed {DRAWN_SEED}, policy {policy}: {np.mean(fit):.0%} of {len(fit)} fit kept"
+            f"\n{key} on drawn people of seed {DRAWN_SEED}, policy {POLICIES[key]}: {fit.sum()} of {len(fit)} fit kept"
         )
         for kind in ("sound_shifted", "sound_swapped"):
-            caught = [not ok for defect, ok in kept if defect == kind]
-            precision = sum(caught) / max(1, sum(caught) + len(fit) - sum(fit))
-            positive = [value for defect, value, _ in rows[key] if not defect and value == value]
-            negative = [value for defect, value, _ in rows[key] if defect == kind and value == value]
-            area = wins(positive, negative) / (len(positive) * len(negative))
-            print(f"  {kind}: recall {sum(caught)} of {len(caught)}, precision {precision:.2f}, AUC {area:.2f}")
+            caught = ~accepted(key, answers[kind])
+            precision = caught.sum() / max(1, caught.sum() + (~fit).sum())
+            area = wins(answers[""], answers[kind]) / (len(fit) * len(caught))
+            print(f"  {kind}: recall {caught.sum()} of {len(caught)}, precision {precision:.2f}, AUC {area:.2f}")
 
 
 def main() -> None:

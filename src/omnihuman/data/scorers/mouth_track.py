@@ -80,8 +80,8 @@ def _rigid_step(before: np.ndarray, after: np.ndarray, eyes: np.ndarray, height:
     if points is None or len(points) < MIN_POINTS:
         return None
     side = max(7, int(0.12 * height)) | 1
-    there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, points, None, winSize=(side, side), maxLevel=2)
-    back, seen_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, winSize=(side, side), maxLevel=2)
+    there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, points, points.copy(), winSize=(side, side), maxLevel=2)
+    back, seen_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, there.copy(), winSize=(side, side), maxLevel=2)
     good = (seen.ravel() > 0) & (seen_back.ravel() > 0) & (np.abs(back - points).max(axis=(1, 2)) < 0.5)
     if good.sum() < MIN_POINTS:
         return None

@@ -63,12 +63,12 @@ def mouth_signals(patches: np.ndarray) -> np.ndarray:
 
 def _opening(grey: np.ndarray, columns: slice) -> tuple[np.ndarray, np.ndarray]:
     """Flow of chin against nose and of the corners against each other, added up over time; each [F]."""
-    flow_of = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     eighth, middle = HEIGHT // 8, slice(3 * HEIGHT // 10, 7 * HEIGHT // 10)
     sides = slice(WIDTH * 15 // 100, WIDTH * 4 // 10), slice(WIDTH * 6 // 10, WIDTH * 85 // 100)
     steps = [(0.0, 0.0)]
     for before, after in pairwise(grey):
-        flow = flow_of.calc(before, after, None)
+        flow = flow_of.calc(before, after, None)  # pyright: ignore[reportArgumentType,reportCallIssue] (stub: no None)
         down = flow[5 * eighth : 7 * eighth, columns, 1].mean() - flow[eighth : 3 * eighth, columns, 1].mean()
         apart = flow[middle, sides[1], 0].mean() - flow[middle, sides[0], 0].mean()
         steps.append((float(down), float(apart)))
