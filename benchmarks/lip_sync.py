@@ -278,7 +278,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder in which decoded clips are kept for the next call")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    if arguments.part != "drawn":
+    if arguments.part != "drawn" and not arguments.folder.is_dir():
+        print(f"real people: left out, {arguments.folder} is not here")
+    elif arguments.part != "drawn":
         talk(arguments.folder, arguments.short_side, arguments.step, arguments.keep)
     if arguments.part != "talk":
         drawn()
