@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-unit check bench bench-model bench-train bench-gpu soak format lock golden clean
+.PHONY: help setup setup-dev demo test test-all test-unit check bench bench-model bench-train bench-data bench-gpu soak format lock golden clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -50,7 +50,7 @@ setup: ## Create .venv with the locked packages (skipped while the lock is uncha
 
 setup-dev: ## The same with the tools of development
 	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv for development: 281 packages, some minutes ..."
+	echo "Setting up .venv for development: 283 packages, some minutes ..."
 	$(call install,requirements-dev.lock,$(STAMP_DEV))
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name
@@ -60,8 +60,11 @@ demo: setup ## Run the whole chain and print its figures; DATA=folder for own vi
 		omnihuman demo --profile "$(PROFILE)"
 	fi
 
-test: test-unit ## All tests: the quick ones first, then the slow
-	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "slow and not soak" --durations 25
+test: test-unit ## The quick tests, then the slow ones that take less than half a minute
+	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "slow and not long and not soak" --durations 15
+
+test-all: test ## All tests: also those that run the whole graph, compile, or start ranks anew
+	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile -m "long and not soak" --durations 15
 
 test-unit: setup-dev ## The quick tests only
 	@OMP_NUM_THREADS=1 pytest -n $(WORKERS) -m "not slow and not soak"
@@ -76,7 +79,7 @@ check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
 golden: setup-dev ## Write the losses anew that a change of form must leave as they are
 	@OMP_NUM_THREADS=1 python -m tests.golden
 
-bench: setup-dev bench-model bench-train ## Run every benchmark that needs no GPU
+bench: setup-dev bench-model bench-train bench-data ## Run every benchmark that needs no GPU
 	@python benchmarks/training_step.py
 
 bench-model: setup-dev ## The model against diffusers' class, and packing against padding
@@ -85,7 +88,12 @@ bench-model: setup-dev ## The model against diffusers' class, and packing agains
 
 bench-train: setup-dev ## The way of the data, and what training costs beside the model
 	@python benchmarks/data_path.py
+	python benchmarks/balance.py
 	python benchmarks/training_overhead.py
+
+bench-data: setup-dev ## Decisions over ten million scores, and lip sync on real and on drawn people
+	@python benchmarks/decisions.py
+	python benchmarks/lip_sync.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py

@@ -30,7 +30,8 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Batching, Mix, Stage
 from omnihuman.data.shards import EncodedClip, Encoders, save_shard
 from omnihuman.training.dataset import SampleSettings, StagePacks
-from omnihuman.training.packing import Division, MeasuredCost, TokenCounts
+from omnihuman.training.loading import LoadedPacks
+from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.sampling import Draw, SampleOrder
 
 SEED = 0
@@ -39,7 +40,7 @@ STAGE = Stage(activate=Activation(0.9, 0.7, 0.5, 0.5), mix=Mix(0.5, 0.5), batchi
 ENCODERS = Encoders(
     video_codec="wan", video_weights="", video_weights_sha256="", video_tile_pixels=0, video_tile_stride_pixels=0,
     speech_encoder="wav2vec2", speech_weights="", speech_weights_sha256="", text_encoder="t5", text_weights="",
-    text_weights_sha256="", fps=25.0, num_frames=33, area_pixels=256 * 256, size_multiple=16, max_aspect=2.0,
+    text_weights_sha256="", fps=25.0, num_frames=33, resolutions=(256 * 256,), size_multiple=16, max_aspect=2.0,
     max_text_tokens=128, latent_channels=16, speech_width=768, speech_layers=13, text_width=2048, num_keypoints=133,
 )  # fmt: skip
 SIZES = ((256, 256), (192, 320), (320, 192), (224, 288))
@@ -84,16 +85,27 @@ def write_corpus(folder: Path, num_clips: int, clips_per_shard: int) -> tuple[pd
         save_shard(folder / name, clips, ENCODERS)
         sizes += [sum(getattr(clip, field.name).nbytes for field in fields(clip)) for _, clip in clips]
     columns = ["clip_id", "shard", "width", "height", "audio_eligible", "pose_eligible"]
-    return pd.DataFrame(rows, columns=columns), float(np.mean(sizes))
+    clips = pd.DataFrame(rows, columns=columns)
+    return at_one_size(clips), float(np.mean(sizes))
 
 
-def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip: float) -> Loaded:
-    """Makes packs of eight samples for so long."""
+def at_one_size(clips: pd.DataFrame) -> pd.DataFrame:
+    """Clips that are encoded at one resolution each."""
+    return clips.assign(area_pixels=clips["width"] * clips["height"], larger_area_pixels=0)
+
+
+def stage_packs(samples: pd.DataFrame, place: str | Path) -> tuple[StagePacks, SampleOrder, TokenCounts]:
+    """A rank's packs of eight samples each."""
     order = SampleOrder(samples, STAGE, 8, SEED, "3_pose")
     tokens = TokenCounts(samples, ENCODERS, 2)
     settings = SampleSettings("3_pose", STAGE, SEED, 0.5, 0.9, ENCODERS.max_text_tokens, Diffusion())
     empty = np.zeros((1, ENCODERS.text_width), np.float32)
-    packs = StagePacks(samples, place, order, settings, empty, tokens=tokens)
+    return StagePacks(samples, place, order, settings, empty, Division(tokens=tokens)), order, tokens
+
+
+def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip: float) -> Loaded:
+    """Makes packs of eight samples for so long."""
+    packs, order, tokens = stage_packs(samples, place)
     packs.packs(0)
     start, start_core, made, step = time.perf_counter(), time.process_time(), 0, 0
     while time.perf_counter() - start < seconds:
@@ -102,6 +114,30 @@ def load(samples: pd.DataFrame, place: str | Path, seconds: float, bytes_of_clip
         made += sum(map(tokens, order.batch(step)))
     wall, core = time.perf_counter() - start, time.process_time() - start_core
     return Loaded(made / wall, made / core, 8 * step * bytes_of_clip / wall)
+
+
+def measure_workers(samples: pd.DataFrame, folder: str, num_packs: int) -> None:
+    """Share of the time that a rank waits for packs, where a step takes as long as a pack of its own making.
+
+    The step sleeps, as a rank does while its GPU computes.
+    """
+    packs, order, tokens = stage_packs(samples, folder)
+    alone = statistics.median(timed(partial(packs.packs, step)) for step in range(1, num_packs + 1))
+    print(
+        f"a rank whose steps take {1000 * alone:.0f} ms, as long as making a pack of eight samples from disk takes it"
+    )
+    for num_workers in (0, 2):
+        with LoadedPacks(packs, num_workers) as loaded:
+            coming, waited, made = iter(loaded), 0.0, 0
+            next(coming)  # workers start
+            time.sleep(2 * alone)
+            start = time.perf_counter()
+            for step in range(1, num_packs + 1):
+                waited += timed(partial(next, coming))
+                time.sleep(alone)
+                made += sum(map(tokens, order.batch(step)))
+            wall = time.perf_counter() - start
+        print(f"  {num_workers} workers: waits {waited / wall:.1%} of the time, {made / wall:,.0f} tokens/s")
 
 
 @contextmanager
@@ -154,17 +190,20 @@ def measure_loader(num_clips: int, seconds: float, repetitions: int) -> None:
         print(
             f"  tokens a core, S3 over disk: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
         )
+        measure_workers(samples, folder, 20 * repetitions)
 
 
 def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
     """Time to divide a step, how full its packs are, how evenly its ranks are loaded.
 
-    In place of measured seconds stands a cost with a linear and a quadratic part, as a transformer has.
+    The cost has a linear and a quadratic part, as a transformer's. `balance.py` judges by measured seconds.
     """
     samples = table(20_000, MIXED_SIZES)
     tokens = TokenCounts(samples, replace(ENCODERS, num_frames=81), 2)
-    lengths = tuple(sorted({tokens(Draw(row, 0)) for row in range(200)}))
-    cost = MeasuredCost(lengths, tuple(length + length**2 / 1e4 for length in lengths))
+
+    def cost(draw: Draw) -> float:
+        return tokens(draw) + tokens(draw) ** 2 / 1e4
+
     order = SampleOrder(samples, STAGE, batch_size, SEED, "3_pose")
     ways = {
         "by count": Division(None, world_size),
@@ -179,7 +218,7 @@ def measure_packing(batch_size: int, world_size: int, repetitions: int) -> None:
             start = time.perf_counter()
             ranks = division.packs(draws)
             taken.append(time.perf_counter() - start)
-            costs = [sum(cost(tokens(draw)) for pack in packs for draw in pack) for packs in ranks]
+            costs = [sum(cost(draw) for pack in packs for draw in pack) for packs in ranks]
             uneven.append(max(costs) / np.mean(costs))
             number = len(ranks[0])
             if division.max_tokens_per_pack:
@@ -197,9 +236,8 @@ def table(num_clips: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> pd.Data
     random = np.random.default_rng(SEED)
     width, height = np.array(sizes)[random.integers(len(sizes), size=num_clips)].T
     eligible = (random.random(num_clips) < ELIGIBLE for _ in range(2))
-    return pd.DataFrame(
-        dict(zip(("audio_eligible", "pose_eligible"), eligible, strict=True), width=width, height=height)
-    )
+    columns = dict(zip(("audio_eligible", "pose_eligible"), eligible, strict=True), width=width, height=height)
+    return at_one_size(pd.DataFrame(columns))
 
 
 def measure_sampler(num_clips: int, batch_size: int, repetitions: int) -> None:

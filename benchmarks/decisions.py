@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnihuman.config.compose import compose
-from omnihuman.data.deciding import decide
-from omnihuman.data.manifest import CLIPS, SCORES, SOURCES, SOURCES_TABLE
+from omnihuman.data.deciding import Tables, decide
+from omnihuman.data.manifest import CLIPS, SCORES, SOURCES, SOURCES_TABLE, STRIPS
 from omnihuman.data.scorers.registry import SCORERS
 
 NUM_ROWS = 10_000_000
@@ -32,7 +32,8 @@ def write(folder: Path, num_rows: int) -> int:
     })  # fmt: skip
     unique = source_ids.unique()
     _write(folder / SOURCES_TABLE, SOURCES, {
-        "source_id": unique, "status": pa.repeat("ok", len(unique)), "path": unique,
+        "source_id": unique, "path": unique,
+        "status": pa.repeat("ok", len(unique)), "language": pa.repeat("en", len(unique)),
     })  # fmt: skip
     statuses = pa.array(["ok", "na", "error", "timeout"]).take(
         pa.array(random.choice(4, len(NAMES) * num_clips, p=[0.95, 0.04, 0.008, 0.002]))
@@ -44,6 +45,7 @@ def write(folder: Path, num_rows: int) -> int:
         "implementation": pa.repeat("fallback", len(position)),
         "value": random.uniform(0, 1.5, len(position)), "status": statuses, "error": pa.repeat("", len(position)),
     })  # fmt: skip
+    _write(folder / "strips.parquet", STRIPS, {"clip_id": ids[:0]})
     return num_clips
 
 
@@ -56,8 +58,9 @@ def _write(path: Path, schema: pa.Schema, columns: dict) -> None:
 def measure(folder: Path) -> None:
     """Decides once and prints; the peak is that of this process, which has written nothing before."""
     start = time.perf_counter()
-    tables = (folder / name for name in ("clips.parquet", "scores.parquet", "decisions.parquet", "page", "metrics"))
-    decide(compose("demo", []).decide, folder, *tables)
+    tables = Tables(folder, *(folder / f"{name}.parquet" for name in ("clips", "scores", "strips")))
+    outputs = [folder / name for name in ("decisions.parquet", "page.html", "metrics.json", "plots")]
+    decide(compose("demo", []).decide, tables, *outputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"  {time.perf_counter() - start:.1f} s, at most {peak:.2f} GiB")
 

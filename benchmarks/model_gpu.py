@@ -19,6 +19,7 @@ import torch
 
 import model_against_diffusers
 import packing
+import zero_step
 from bases import CONFIGS, WIDTHS, Shape, base_calls, default_dtype, make_bases, make_input, make_omnihuman
 from measure import Ratio, machine, median_seconds, peak_bytes, rounded, time_shares
 from model_against_diffusers import step_of
@@ -94,7 +95,7 @@ def _training(
     shares = time_shares(step, device, 12)
     gradients()
     with_optimizer = apart + median_seconds(optimizer.step, repetitions, device)
-    flops = 3 * omnihuman_flops(CONFIGS[size], WIDTHS[size], [grid] * len(text), text)
+    flops = omnihuman_flops(CONFIGS[size], WIDTHS[size], [grid] * len(text), text, trains=lambda name: True)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": apart,
@@ -115,6 +116,13 @@ def packed(size: str, device: torch.device) -> Result:
     return result | {"mix": [list(native) for native in mix], "goal_padding_over_pack": packing.SPEED_GOAL}
 
 
+def under_zero2(size: str, device: torch.device, checkpointing: str) -> Result:
+    """A whole step of a stage with `compute: zero2` on one rank; says where the optimizer's state did not fit."""
+    steps = REPETITIONS[size][1]
+    found = zero_step.first_that_fits(size, SHAPES[size], device, checkpointing, steps, PEAK_FLOPS)
+    return found | {"goal": MFU_GOAL}
+
+
 def pieces(size: str, device: torch.device) -> dict[str, Callable[[], Result]]:
     """By name, the most valuable first."""
 
@@ -125,6 +133,9 @@ def pieces(size: str, device: torch.device) -> dict[str, Callable[[], Result]]:
         "base-eager": at_some_shape(base, False),
         "base-compiled": at_some_shape(base, True),
         "training-compiled": at_some_shape(training, True),
+        "zero2-none": lambda: under_zero2(size, device, "none"),
+        "zero2-selective": lambda: under_zero2(size, device, "selective"),
+        "zero2-full": lambda: under_zero2(size, device, "full"),
         "packing": lambda: packed(size, device),
         "training-eager": at_some_shape(training, False),
     }

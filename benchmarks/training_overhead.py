@@ -1,7 +1,8 @@
 """What training costs beside the model: packs, Lightning, logging, EMA against a bare loop; how long a save stops it.
 
 The bare loop takes the same packs, made before, through the same model, loss, clipping and AdamW. Each round runs the
-bare loop and the stage in turn; a round's ratio is that of their median steps. Goal: below 5% together.
+bare loop and the stage in turn; a round's ratio is that of their median steps. Goal: below 5% together. What the
+average alone takes, and what a save is made of, is timed where it happens, and held against the steps of the same run.
 """
 
 import argparse
@@ -9,9 +10,12 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
@@ -24,13 +28,16 @@ from omnihuman.data.shards import EncodedClip, Encoders, load_empty_text, place_
 from omnihuman.encoders.speech import LogMel
 from omnihuman.encoders.video_codec import CosineCodec
 from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training import checkpoints
 from omnihuman.training.dataset import SampleSettings, StagePacks
+from omnihuman.training.ema import WeightAverage
 from omnihuman.training.fit import StageRun
 from omnihuman.training.module import sample_losses
 from omnihuman.training.optimizer import make_optimizer
 from omnihuman.training.rank import MetricsFile
 from omnihuman.training.run import train_stage
 from omnihuman.training.sampling import SampleOrder
+from omnihuman.training.saving import SaveCheckpoints
 
 NUM_CLIPS, NUM_FRAMES, SIDE, MAX_TEXT = 16, 17, 8, 16
 WARM_UP = 2
@@ -42,6 +49,8 @@ class Steps:
     """Of a run, without the first ones."""
 
     seconds: list[float]
+    processor_seconds: list[float]
+    """Of all threads: what other work on the machine changes least."""
 
     @property
     def median(self) -> float:
@@ -49,19 +58,64 @@ class Steps:
         return statistics.median(self.seconds)
 
 
+class Stopwatch:
+    """Times calls of methods and functions where they happen, for as long as the block lasts."""
+
+    def __init__(self, timed: dict[str, tuple[Any, str]]) -> None:
+        self.taken: dict[str, list[np.ndarray]] = {label: [] for label in timed}
+        """Of each call, the two seconds of `now`."""
+        self._timed, self._originals = timed, {label: getattr(*place) for label, place in timed.items()}
+
+    def __enter__(self) -> "Stopwatch":
+        for label, (owner, name) in self._timed.items():
+            setattr(owner, name, self._wrapped(label))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for label, (owner, name) in self._timed.items():
+            setattr(owner, name, self._originals[label])
+
+    def _wrapped(self, label: str) -> Callable[..., Any]:
+        original, taken = self._originals[label], self.taken[label]
+
+        def call(*given: Any, **named: Any) -> Any:
+            start = np.array(now())
+            try:
+                return original(*given, **named)
+            finally:
+                taken.append(now() - start)
+
+        return call
+
+
+AVERAGING = {"average": (WeightAverage, "on_train_batch_end")}
+SAVING = {
+    "a look at the weights": (SaveCheckpoints, "_check_weights"),
+    "weights and optimizer written by Lightning": (pl.Trainer, "save_checkpoint"),
+    "the average written": (WeightAverage, "save"),
+    "all files read again and hashed": (checkpoints, "write_manifest"),
+    "old checkpoints removed": (checkpoints.Checkpoints, "_prune"),
+}
+
+
 class Clock:
     """Takes the metrics of a stage as a launched rank writes them, and the time between its steps."""
 
     def __init__(self, path: Path) -> None:
-        self._file, self.moments = MetricsFile(path), [time.perf_counter()]
+        self._file, self.moments = MetricsFile(path), [now()]
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         self._file.add(step, metrics)
         if "loss" in metrics:
-            self.moments.append(time.perf_counter())
+            self.moments.append(now())
 
     def steps(self) -> Steps:
-        return Steps(np.diff(self.moments).tolist()[WARM_UP:])
+        return Steps(*np.diff(self.moments, axis=0)[WARM_UP:].T.tolist())
+
+
+def now() -> tuple[float, float]:
+    """Seconds on the clock, and of this process on all processors."""
+    return time.perf_counter(), time.process_time()
 
 
 def write_clips(folder: Path, encoders: Encoders) -> None:
@@ -84,7 +138,8 @@ def write_clips(folder: Path, encoders: Encoders) -> None:
     folder.mkdir()
     save_shard(folder / "shard-00000.safetensors", [(f"clip-{i}", clip()) for i in range(NUM_CLIPS)], encoders)
     row = {
-        "shard": "shard-00000.safetensors", "split": "train", "width": 8 * SIDE, "height": 8 * SIDE, "num_windows": 3,
+        "shard": "shard-00000.safetensors", "split": "train", "area_pixels": (8 * SIDE) ** 2,
+        "larger_area_pixels": 0, "width": 8 * SIDE, "height": 8 * SIDE, "num_windows": 3,
         "num_frames": 50, "caption": "", "audio_eligible": True, "pose_eligible": True, "status": "ok", "error": "",
     }  # fmt: skip
     rows = [{"clip_id": f"clip-{i}", "identity": str(i), **row} for i in range(NUM_CLIPS)]
@@ -105,15 +160,15 @@ def bare(run: StageRun, encoded: Path, encoders: Encoders, num_steps: int) -> St
     torch.manual_seed(run.seed)
     model = OmniHumanTransformer(run.model, encoders.widths).train()
     optimizer = make_optimizer(model, training, run.stage.learning_rate)
-    seconds = []
+    taken = []
     for pack in ready:
-        start = time.perf_counter()
+        start = np.array(now())
         optimizer.zero_grad()
         sample_losses(model, pack, run.diffusion).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    return Steps(seconds[WARM_UP:])
+        taken.append(now() - start)
+    return Steps(*np.array(taken)[WARM_UP:].T.tolist())
 
 
 def staged(run: StageRun, encoded: Path, folder: Path) -> Steps:
@@ -139,7 +194,7 @@ def main() -> None:
         video_codec="cosine", video_weights="", video_weights_sha256="", video_tile_pixels=0,
         video_tile_stride_pixels=0, speech_encoder="log_mel", speech_weights="", speech_weights_sha256="",
         text_encoder="hashed_words", text_weights="", text_weights_sha256="", fps=25.0, num_frames=NUM_FRAMES,
-        area_pixels=(8 * SIDE) ** 2, size_multiple=8, max_aspect=2.0, max_text_tokens=MAX_TEXT,
+        resolutions=((8 * SIDE) ** 2,), size_multiple=8, max_aspect=2.0, max_text_tokens=MAX_TEXT,
         latent_channels=CosineCodec().num_channels, speech_width=LogMel.width, speech_layers=1, text_width=64,
         num_keypoints=17,
     )  # fmt: skip
@@ -158,21 +213,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         encoded = Path(place) / "encoded"
         write_clips(encoded, encoders)
-        ratios, stalls, bares = {"without EMA": [], "with EMA": []}, [], []
+        ratios: dict[str, list[float]] = {"without EMA": [], "with EMA": []}
+        shares, stalls, bares = [], [], []
+        parts: dict[str, list[np.ndarray]] = {label: [] for label in SAVING}
         for _ in range(args.rounds):
             alone = bare(run, encoded, encoders, num_steps).median
             bares.append(alone)
-            for name, of_kind in (("without EMA", run), ("with EMA", with_ema)):
-                ratios[name].append(staged(of_kind, encoded, Path(place) / "stage").median / alone)
-            seconds = staged(saving, encoded, Path(place) / "stage").seconds
+            ratios["without EMA"].append(staged(run, encoded, Path(place) / "stage").median / alone)
+            with Stopwatch(AVERAGING) as watch:
+                steps = staged(with_ema, encoded, Path(place) / "stage")
+            ratios["with EMA"].append(steps.median / alone)
+            shares.append(float(np.median(watch.taken["average"], axis=0)[1] / np.median(steps.processor_seconds)))
+            with Stopwatch(SAVING) as watch:
+                seconds = staged(saving, encoded, Path(place) / "stage").seconds
             stalls.append(statistics.median(seconds[1::2]) - statistics.median(seconds[::2]))  # every second one saves
+            for label, taken in watch.taken.items():
+                parts[label].append(np.median(taken, axis=0))
     print(f"  bare step {1000 * statistics.median(bares):.1f} ms")
     for name, values in ratios.items():
         reached = "reached" if statistics.median(values) < GOAL else "not reached"
-        low, high = min(values), max(values)
-        median = statistics.median(values)
-        print(f"  stage {name:<12} {median:.3f} of it ({low:.3f} to {high:.3f}), goal {GOAL}: {reached}")
-    print(f"  a checkpoint stops it for {1000 * statistics.median(stalls):.0f} ms")
+        print(f"  stage {name:<12} {spread(values)} of it, goal {GOAL}: {reached}")
+    percents = spread([100 * share for share in shares])
+    print(f"  the average alone: {percents}% of the processor time of a step of its own run")
+    print(f"  a checkpoint stops it for {spread([1000 * stall for stall in stalls])} ms, of which timed inside:")
+    for label, taken in parts.items():
+        wall, processor = (1000 * np.array(taken)).T.tolist()
+        print(f"    {label:<43} {spread(wall)} ms, on processors {spread(processor)} ms")
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import yaml
 from tests.tiny import CONFIG, write_encoded
 
 from omnihuman.cli.probes import held_out_probe
-from omnihuman.training.rank import main
+from omnihuman.training.rank import MakeProbe, main
 
 ROOT = Path(__file__).parents[1]
 STAGE = "1_text_image"
@@ -44,6 +44,10 @@ def write_project(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+WIDE = {"model__width": 192, "model__rope_axes": [32, 32, 32]}
+"""A model some of whose parameters ZeRO-3 divides at rest; below 100,000 elements it keeps them whole on each rank."""
+
+
 def rank_arguments(folder: Path, name: str, stage: str = STAGE) -> list[str]:
     """Of a rank whose work is in `name`/work and whose model comes into `name`/models."""
     return [stage, "--encoded", "encoded", "--models", str(folder / name / "models"), "--work", str(work(folder, name))]
@@ -66,7 +70,13 @@ class Ranks:
     """Real processes of a stage, started as torchrun does but from a process that has imported all, in a second."""
 
     def __init__(
-        self, folder: Path, num_ranks: int, name: str, stage: str = STAGE, max_file_bytes: int | None = None
+        self,
+        folder: Path,
+        num_ranks: int,
+        name: str,
+        stage: str = STAGE,
+        max_file_bytes: int | None = None,
+        make_probe: MakeProbe = held_out_probe,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["omnihuman.training.rank", "tests.rank_project"])
@@ -81,7 +91,7 @@ class Ranks:
         environments = [{**shared, **sizes, **number} for number in numbers] or [{}]
         arguments = rank_arguments(folder, name, stage)
         self.processes = [
-            context.Process(target=_rank, args=(folder, self.log, environment, arguments, max_file_bytes))
+            context.Process(target=_rank, args=(folder, self.log, environment, arguments, max_file_bytes, make_probe))
             for environment in environments
         ]
         for process in self.processes:
@@ -118,7 +128,12 @@ class Ranks:
 
 
 def _rank(
-    folder: Path, log: Path, environment: dict[str, str], arguments: list[str], max_file_bytes: int | None
+    folder: Path,
+    log: Path,
+    environment: dict[str, str],
+    arguments: list[str],
+    max_file_bytes: int | None,
+    make_probe: MakeProbe,
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
@@ -128,4 +143,4 @@ def _rank(
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     torch.set_num_threads(1)
-    sys.exit(main(arguments, held_out_probe))
+    sys.exit(main(arguments, make_probe))

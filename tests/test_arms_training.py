@@ -16,7 +16,7 @@ from omnihuman.registry.store import connect
 
 ARMS = load_arms("audio_mix", "tiny", ROOT / "conf")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def commit_everything(clone: Path) -> None:

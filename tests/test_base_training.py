@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(5)
     MotifVideoTransformer3DModel(**SIZES).save_pretrained(folder / "published")
-    import_base(str(folder / "published"), folder / "imported", OURS, replace(ENCODERS, area_pixels=99, fps=24.0))
+    import_base(str(folder / "published"), folder / "imported", OURS, replace(ENCODERS, resolutions=(99,), fps=24.0))
     return folder / "imported"
 
 

@@ -21,8 +21,9 @@ def test_the_largest_size_is_that_of_the_open_base(monkeypatch: pytest.MonkeyPat
     assert CONFIGS["2b"] == replace(compose("demo", ["groups.model=motif_2b"]).model, image_width=0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("piece", ["base-eager", "training-eager"])
+@pytest.mark.parametrize("piece", ["base-eager", "training-eager", "zero2-none", "zero2-full"])
 def test_pieces_of_the_gpu_benchmark_run_and_are_skipped_once_done(piece: str, tmp_path: Path):
     command = [sys.executable, str(BENCHMARKS / "model_gpu.py"), "--device", "cpu", "--size", "tiny", "--piece", piece]
     first = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, check=False)

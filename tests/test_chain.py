@@ -21,7 +21,7 @@ from omnihuman.data.manifest import read_table
 
 MEDIA = ROOT.parent / "shared" / "media"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.small_project import clone_project, environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_all_stages_train_on_two_ranks_and_their_model_is_released_and_renders(

@@ -12,11 +12,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tests.rank_project import STAGE, Ranks, losses, work, write_project
 from tests.small_project import wait_until
+from tests.tiny import CONFIG, write_encoded
 
+from omnihuman.config.schema.diffusion import Diffusion
+from omnihuman.config.schema.stage import Stage as StageConfig
+from omnihuman.config.schema.stage import Training
 from omnihuman.data.manifest import SAMPLES, read_table, write_table
 from omnihuman.errors import UserError
 from omnihuman.training.checkpoints import Checkpoints, damage
 from omnihuman.training.ranks import Ranks as RanksHere
+from omnihuman.training.run import StageRun, train_stage
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +92,37 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder: Path) 
     assert published(folder, "damaged") == published(folder, "whole")
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_last_checkpoint_that_is_damaged_is_trained_again_and_never_passed_over(
+    times: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoded, models, kept = tmp_path / "encoded", tmp_path / "models", tmp_path / "work"
+    write_encoded(encoded, [(True, True), (False, False)])
+    training = Training(global_batch_size=2, checkpoint_every_steps=2, warmup_steps=2)
+    run = StageRun(STAGE, StageConfig(steps=4), training, CONFIG, Diffusion(), seed=3)
+    train_stage(run, encoded, tmp_path / "whole", tmp_path / "work of the whole")
+    damaged = 0
+
+    def spoil_last(step: int, metrics: dict[str, float]) -> None:
+        """Called when the step's checkpoint is written."""
+        nonlocal damaged
+        if step == 4 and "loss" in metrics and damaged < times:
+            damaged += 1
+            state = kept / "checkpoints/step-00000004/state"
+            state.write_bytes(state.read_bytes()[:-1])
+
+    if times == 1:
+        train_stage(run, encoded, models, kept, spoil_last)
+        assert "training 2 step(s) again, since their checkpoint is damaged" in caplog.text
+        published = (models / STAGE / "model.safetensors").read_bytes()
+        assert published == (tmp_path / "whole" / STAGE / "model.safetensors").read_bytes()
+    else:
+        with pytest.raises(UserError, match="step 4 was damaged after it was written, 3 times running"):
+            train_stage(run, encoded, models, kept, spoil_last)
+        assert not models.exists()
+    assert damaged == times
+
+
 def test_a_file_that_nobody_listed_and_a_full_disk_in_any_writers_words(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, RanksHere(), keep=2, keep_every_steps=0)
     with checkpoints.new(1, "single") as partial:
@@ -142,6 +178,14 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     assert "set training.optimizer=adamw" in Ranks(tmp_path, 2, "muon").end_with(2)
 
 
+def test_more_ranks_than_clips_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    write_project(tmp_path, compute__strategy="zero2", compute__processes_per_node=2)
+    said = Ranks(tmp_path, 2, "ranks").end_with(2)
+    assert said.count("2 ranks for 1 training clip(s): start at most 1 ranks, or encode more") == 1
+    assert not work(tmp_path, "ranks").exists()
+
+
 def spoil(folder: Path, factor: float) -> None:
     """Multiplies the latents of clip-2, and drops nothing else."""
     path = folder / "encoded" / "shard-00000.safetensors"
@@ -173,3 +217,18 @@ def test_a_bad_clip_is_named_and_its_steps_left_out(tmp_path: Path, factor: floa
     assert skipped and len(losses(tmp_path, "skipping")) == 24
     judged = losses(tmp_path, "skipping")[10:]  # before, nobody knows what is usual
     assert max(judged) < 5 * np.median(judged)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_ranks_leave_a_step_out_together(strategy: str, tmp_path: Path) -> None:
+    write_encoded(tmp_path / "encoded", [(True, True)] * 8)
+    write_project(
+        tmp_path, model__prediction="velocity", training__global_batch_size=2, training__on_loss_spike="skip",
+        stage__steps=6, compute__strategy=strategy, compute__processes_per_node=2,
+    )  # fmt: skip
+    spoil(tmp_path, float("nan"))
+    said = Ranks(tmp_path, 2, "ranks").end_with(0)
+    skipped = json.loads((work(tmp_path, "ranks") / "skipped_steps.json").read_text())
+    assert said.count("going back to the last good checkpoint") == len(skipped) > 0
+    assert len(losses(tmp_path, "ranks")) == 6 and np.isfinite(losses(tmp_path, "ranks")).all()
+    assert STAGE in (tmp_path / "ranks" / "models").joinpath(STAGE, "model.json").read_text()

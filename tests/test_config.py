@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omnihuman.config.compose import compose, dump, stale_keys
 from omnihuman.config.load import load_params, load_section, read_yaml
 from omnihuman.errors import UserError
+from omnihuman.nested import leaves
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.glob("*/*.yaml"))
@@ -87,7 +88,13 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
     [
         ("encode.num_frames=16", ["encode.num_frames is 16", "17"]),
         ("encode.size_multiple=12", ["encode.size_multiple is 12", "multiple of 8"]),
-        ("encode.area_pixels=10", ["encode.area_pixels is 10", "64"]),
+        ("encode.resolutions=[10]", ["encode.resolutions is [10]", "64"]),
+        ("encode.resolutions=[]", ["encode.resolutions is []", "at least one"]),
+        ("encode.resolutions=[4096, 1024]", ["encode.resolutions is [4096, 1024]", "from low to high"]),
+        (
+            "stages.3_pose.phases={a: {area_pixels: 1024}}",
+            ["stages.3_pose.phases.a.area_pixels is 1024", "encode.resolutions ([4096])"],
+        ),
         (
             "encode.speech_encoder=wav2vec2",
             ["encode.speech_weights is empty", "facebook/wav2vec2", "log_mel"],
@@ -125,8 +132,11 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("stages.3_pose.parent=4_hands", ["stages.3_pose.parent is 4_hands", "2_audio"]),
         ("stages.2_audio.parent=3_pose", ["stages.2_audio.parent is 3_pose", "circle"]),
         ("stages.3_pose.parent=null", ["only 1_text_image starts without a parent"]),
+        ("compute.accumulate=3", ["compute.accumulate is 3", "divisor of training.global_batch_size (8)"]),
+        ("compute.loader_workers=-1", ["compute.loader_workers is -1", "0 or above"]),
+        ("compute.accumulate=0", ["compute.accumulate is 0", "at least 1"]),
         ("training.optimizer=adam", ["training.optimizer", "'adam'", "adamw, muon"]),
-        ("training.precision=bf16", ["training.precision", "'bf16'", "bf16-mixed"]),
+        ("training.precision=bf16-true", ["training.precision", "'bf16-true'", "bf16-mixed"]),
         ("stages.1_text_image.steps=0", ["stages.1_text_image.steps is 0"]),
     ],
 )
@@ -262,3 +272,11 @@ def test_files_at_which_dvc_would_stop_are_named(tmp_path: Path, name: bytes) ->
     rights = ["collect.licence=own", "collect.consent_basis=contract"]
     with pytest.raises(UserError, match=r"remove it|rename it"):
         compose("tiny", [f"collect.source={folder}", *rights])
+
+
+def test_leaves_are_named_by_their_way_down() -> None:
+    tree = {"encode": {"fps": 25.0, "resolutions": (1024, 4096)}, "phases": {}, "seed": 1}
+    assert dict(leaves(tree)) == {
+        "encode.fps": 25.0, "encode.resolutions": (1024, 4096), "phases": {}, "seed": 1,
+    }  # fmt: skip
+    assert next(leaves(tree, "/")) == ("encode/fps", 25.0)

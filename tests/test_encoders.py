@@ -64,7 +64,8 @@ def test_words_have_fixed_directions():
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (1080, 1920), (1920, 1080), (300, 350), (4000, 100), (1, 1)])
 def test_encoded_size(width: int, height: int):
     config = Encode()
-    columns, rows = encoded_size(width, height, config)
+    (area,) = config.resolutions
+    columns, rows = encoded_size(width, height, area, config)
     assert columns % config.size_multiple == 0 and rows % config.size_multiple == 0
-    assert 0.6 < columns * rows / config.area_pixels < 1.4
+    assert 0.6 < columns * rows / area < 1.4
     assert (columns > rows) == (width > height * 1.07)

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from omnihuman.batch import Conditions, ModelInput
+from omnihuman.config.schema.model import Model
 from omnihuman.model.base_input import base_output
 from omnihuman.model.flops import SampleLengths, base_flops, omnihuman_flops
 from omnihuman.model.mmdit import MMDiT
@@ -25,6 +26,15 @@ def counted(call: Callable[[], object]) -> int:
     """By PyTorch, which sees the two products of an attention only where it is computed by them."""
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
+    return counter.get_total_flops()
+
+
+def counted_with_gradients(call: Callable[[], torch.Tensor]) -> int:
+    """The same of a pass forth and, where there is a gradient, back."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        output = call()
+        if output.requires_grad:
+            output.backward()
     return counter.get_total_flops()
 
 
@@ -72,6 +82,65 @@ def test_all_conditions_equal_what_is_counted(config):
     x = [(n + 1) * height * width // config.patch_size**2 for n, height, width in sizes]
     expected = omnihuman_flops(config, WIDTHS, sizes, text) + pose + choices(config, x, text, any_clean=True)
     assert total == expected
+
+
+FROZEN = {
+    "nothing": (),
+    "base": ("base.",),
+    "audio": ("audio_",),
+    "pose": ("pose_",),
+    "base and pose, so that nothing before the first sound is trained": ("base.", "pose_"),
+    "all but the end": ("base.x", "base.t", "base.s", "base.d", "pose_", "audio_"),
+    "the text's way in": ("base.text_embedder.", "base.dual_blocks.0.text_", "base.sigma_embedding."),
+    "weights alone": ("base.single_blocks.0.qkv.to_q.weight", "base.dual_blocks.0.to_out.weight"),
+}
+
+
+@pytest.mark.parametrize("config", [CONFIG, COMPLETE], ids=["small", "complete"])
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_a_training_step_costs_what_its_gradients_need(config: Model, frozen: str):
+    sizes, text = [(3, 4, 8), (2, 8, 4)], [4, 4]
+    model = random_model(config=config).train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(FROZEN[frozen] or ("nothing",)))
+    inputs = [
+        ModelInput(torch.randn(1, WIDTHS.latent_channels, *size), torch.rand(1), random_conditions(1, *size))
+        for size in sizes
+    ]
+    total = counted_with_gradients(lambda: torch.stack([out.sum() for out in model.forward_packed(inputs)]).sum())
+
+    def poses_of(one: ModelInput) -> torch.Tensor:
+        given, (height, width) = one.conditions, one.noisy.shape[3:]
+        of_both = (given.keypoints, given.reference_keypoints[:, None])
+        return torch.stack([model.pose_condition(k, given.pose_on, height, width).sum() for k in of_both]).sum()
+
+    pose = sum(counted_with_gradients(lambda one=one: poses_of(one)) for one in inputs)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    x = [(n + 1) * height * width // config.patch_size**2 for n, height, width in sizes]
+    expected = omnihuman_flops(config, WIDTHS, sizes, text, trains=trained.__contains__)
+    of_levels = level_choices(config, x, text, trained)
+    assert total == expected + pose + of_levels
+    forward = omnihuman_flops(config, WIDTHS, sizes, text)
+    assert forward < expected < 3 * forward, "what enters the network has no gradient"
+
+
+def level_choices(config: Model, x: list[int], y: list[int], trained: set[str]) -> int:
+    """What the choice of levels costs forth, and back where what is chosen has a gradient."""
+    number = (len(x) + 1) * 2 * config.width
+
+    def cost(layer: str, tokens: int, chunks: int) -> int:
+        back = any(name.startswith(("base.sigma_embedding.", f"base.{layer}")) for name in trained)
+        return number * tokens * chunks * (1 + back)
+
+    total = cost("norm_out", sum(x), 2)
+    for block in range(config.num_dual_blocks):
+        total += cost(f"dual_blocks.{block}.modulation", sum(x), 6)
+        total += cost(f"dual_blocks.{block}.text_modulation", sum(y), 6)
+    for block in range(config.num_single_blocks):
+        total += cost(f"single_blocks.{block}.modulation", sum(x) + sum(y), 3)
+    for block in range(config.num_decoder_blocks):
+        total += cost(f"decoder_blocks.{block}.modulation", 2 * sum(x), 3)
+    return total
 
 
 def test_sound_in_the_joint_attention_is_not_counted():

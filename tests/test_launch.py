@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from kubernetes_validate import validate
 from mlflow import MlflowClient
 from tests.launching import end_all, job_in, last_step, programs, reported, start
 from tests.rank_project import STAGE, write_project
@@ -63,6 +64,7 @@ def test_the_environment_places_and_the_configuration_fills_in() -> None:
         (TWO, {"OMNIHUMAN_LAUNCHER": "kubernetes"}, "OMNIHUMAN_KUBERNETES_CLAIM"),
         (TWO, KUBERNETES | {"OMNIHUMAN_KUBERNETES_CLAIM": "My_claim"}, "lower-case"),
         (TWO, KUBERNETES | {"OMNIHUMAN_KUBERNETES_MOUNT": "data"}, "absolute path"),
+        (TWO, KUBERNETES | {"OMNIHUMAN_KUBERNETES_SECRET": "a b"}, "OMNIHUMAN_KUBERNETES_SECRET is 'a b'"),
     ],
 )
 def test_a_placement_that_cannot_be_is_one_message(compute: Compute, environment: dict[str, str], said: str) -> None:
@@ -168,7 +170,6 @@ def rendered(folder: Path, accelerator: str = "cpu", **variables: str) -> tuple[
 
 
 def test_the_rendered_job_is_valid_and_says_what_was_asked(tmp_path: Path) -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate").validate
     service, job = rendered(tmp_path, "cuda", OMNIHUMAN_PROCESSES="8", OMNIHUMAN_KUBERNETES_NAMESPACE="video")
     for document in (service, job):
         validate(document, "1.31", strict=True)
@@ -181,6 +182,33 @@ def test_the_rendered_job_is_valid_and_says_what_was_asked(tmp_path: Path) -> No
     assert pod["subdomain"] == service["metadata"]["name"] and pod["restartPolicy"] == "Never"
     assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 8}
     assert "resources" not in rendered(tmp_path)[1]["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_pods_are_told_where_shards_lie_and_get_keys_by_a_secrets_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    told = {
+        "OMNIHUMAN_SHARDS": "s3://bucket/v1",
+        "AWS_ENDPOINT_URL": "http://store:9000",
+        "AWS_DEFAULT_REGION": "eu-north-1",
+        "OMNIHUMAN_GPU_HOUR_PRICE": "2.5",
+        "OMNIHUMAN_PEAK_TFLOPS": "989",
+    }
+    secret = {
+        "AWS_ACCESS_KEY_ID": "not-for-a-file",
+        "AWS_SECRET_ACCESS_KEY": "nor-this",
+        "AWS_SESSION_TOKEN": "or-this",
+    }
+    for name, value in (told | secret).items():
+        monkeypatch.setenv(name, value)
+    _, job = rendered(tmp_path, OMNIHUMAN_KUBERNETES_SECRET="shards")
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    given = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert told.items() <= given.items() and "AWS_REGION" not in given, "and nothing that is not set"
+    assert container["envFrom"] == [{"secretRef": {"name": "shards"}}]
+    assert not any(value in yaml.safe_dump(job) for value in secret.values()) and not secret.keys() & given.keys()
+    assert "envFrom" not in rendered(tmp_path)[1]["spec"]["template"]["spec"]["containers"][0]
 
 
 def test_folders_that_pods_would_not_see_are_refused(tmp_path: Path) -> None:
@@ -231,6 +259,7 @@ def test_the_containers_command_meets_the_other_pod_and_trains(tmp_path: Path) -
     assert last_step(tmp_path) == 5 and programs(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_command_finds_its_ranks_again_and_ends_the_stage(tmp_path: Path) -> None:
     """The real command with ZeRO on two real ranks; the run in MLflow has every step, and once."""

@@ -10,18 +10,21 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.test_sampling import corpus, packs_of
-from tests.tiny import ENCODERS, random_clip, random_model, write_encoded
-from torch.utils.data import DataLoader
+from tests.test_sampling import corpus, packs_of, settings
+from tests.test_training import FIRST
+from tests.tiny import CONFIG, ENCODERS, WIDTHS, random_clip, random_model, write_encoded
 
 from omnihuman.batch import Pack
 from omnihuman.config.schema.diffusion import Diffusion
-from omnihuman.config.schema.stage import Activation, Batching, Mix, Stage
+from omnihuman.config.schema.stage import Activation, Batching, Mix, Stage, StageData
 from omnihuman.data.shards import save_shard
 from omnihuman.errors import UserError
+from omnihuman.training.cost import DrawFlops, cost_of_draws
 from omnihuman.training.module import sample_losses
-from omnihuman.training.packing import Division, MeasuredCost, TokenCounts
+from omnihuman.training.packing import Division, TokenCounts
+from omnihuman.training.run import train_stage
 from omnihuman.training.sampling import Draw, SampleOrder
+from omnihuman.training.throughput import pack_size
 
 NATIVE = Stage(
     activate=Activation(0.9, 0.7, 0.5, 0.25), mix=Mix(0.5, 0.5), batching=Batching(sizes="native"), steps=100
@@ -59,41 +62,70 @@ def test_every_draw_is_computed_once_within_the_budget(
     assert all(pack == sorted(pack, key=lambda draw: draw.index) for packs in ranks for pack in packs)
 
 
-def test_measured_runtimes_balance_better_than_counting_samples() -> None:
-    """Long samples cost more than in proportion; the ranks' seconds are compared under that cost."""
-    cost = MeasuredCost((100, 1000, 4000), (0.1, 1.5, 12.0))
-    assert (cost(100), cost(550), cost(8000)) == (0.1, pytest.approx(0.8), 24.0)
+def test_costs_balance_better_than_counting_samples() -> None:
+    """Long samples cost more than in proportion."""
     samples = pd.DataFrame({"width": [64, 128, 256, 384, 512], "height": 64})
     tokens = TokenCounts(samples, replace(ENCODERS, num_frames=25), 1)
     rows = np.random.default_rng(1).integers(5, size=(20, 64))
+
+    def cost(draw: Draw) -> float:
+        return tokens(draw) + tokens(draw) ** 2 / 1000
 
     def imbalance(division: Division) -> float:
         """Mean over steps of the slowest rank's seconds over the mean rank's."""
         worst = []
         for step in rows:
             draws = [Draw(int(row), place) for place, row in enumerate(step)]
-            seconds = [sum(cost(tokens(draw)) for pack in packs for draw in pack) for packs in division.packs(draws)]
+            seconds = [sum(cost(draw) for pack in packs for draw in pack) for packs in division.packs(draws)]
             worst.append(max(seconds) / np.mean(seconds))
         return float(np.mean(worst))
 
-    by_count, by_runtime = imbalance(Division(None, 8)), imbalance(Division(None, 8, tokens, cost))
-    assert by_runtime < 1.05 < 1.2 < by_count
+    by_count, by_cost = imbalance(Division(None, 8)), imbalance(Division(None, 8, tokens, cost))
+    assert by_cost < 1.05 < 1.2 < by_count
 
 
-def test_the_draws_do_not_depend_on_ranks_workers_or_resume(tmp_path: Path) -> None:
+def test_the_cost_of_a_draw_is_that_of_the_pack_which_it_becomes(tmp_path: Path) -> None:
+    """Operations counted before anything is loaded equal those counted from the tensors, text apart."""
+    write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, True), (False, False)])
+    samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
+    stage = replace(NATIVE, data=StageData(text_only_fraction=0.2, pictures_share=0.2))
+    packs, seen = packs_of(tmp_path, stage, packs_per_step=8), set()
+    for step in range(6):
+        for (draw,), pack in zip(packs.draws(step), packs.packs(step), strict=True):
+            conditions = pack[0].conditions
+            encoders = replace(ENCODERS, max_text_tokens=int(conditions.text_mask.sum()))
+            cost = DrawFlops(samples, encoders, CONFIG, settings(stage))
+            forward_alone = pack_size(pack, CONFIG, WIDTHS, lambda name: False)
+            assert cost(draw) == forward_alone.flops
+            seen.add((draw.is_picture, bool(conditions.reference_on), bool(conditions.audio_on)))
+    assert len(seen) >= 5, "of eight kinds"
+    tokens = TokenCounts(samples, ENCODERS, CONFIG.patch_size)
+    joint = replace(CONFIG, audio_fusion="joint_attention")
+    assert cost_of_draws(samples, ENCODERS, joint, settings(stage), tokens) is tokens
+
+
+def test_training_balances_its_ranks_by_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, False)])
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    used, packs = [], Division.packs
+    monkeypatch.setattr(Division, "packs", lambda self, *given: used.append(self.cost) or packs(self, *given))
+    train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
+    assert used and all(isinstance(cost, DrawFlops) for cost in used)
+
+
+def test_the_draws_do_not_depend_on_ranks(tmp_path: Path) -> None:
     write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, True), (False, False)])
     alone = packs_of(tmp_path, NATIVE)
     expected = [samples_of(alone.packs(step)) for step in range(6)]
     for world_size in (2, 4):
-        ranks = [packs_of(tmp_path, NATIVE, rank=rank, world_size=world_size) for rank in range(world_size)]
+        ranks = [
+            packs_of(tmp_path, NATIVE, rank=rank, division=Division(world_size=world_size))
+            for rank in range(world_size)
+        ]
         for step in range(6):
             parts = [samples_of(rank.packs(step)) for rank in ranks]
             assert [len(part) for part in parts] == [8 // world_size] * world_size
             assert set.union(*parts) == expected[step], "activations, windows and noise come with the index"
-    alone.first_step = 3
-    for workers in (0, 2, 3):
-        loader = iter(DataLoader(alone, batch_size=None, num_workers=workers, multiprocessing_context=None))
-        assert [samples_of([next(loader)]) for _ in range(3)] == expected[3:6], f"{workers} workers"
 
 
 def samples_of(packs: list[Pack]) -> set[tuple]:
@@ -128,35 +160,33 @@ def test_gradients_of_packs_and_ranks_add_up_to_those_of_the_step(tmp_path: Path
     samples = pd.read_parquet(tmp_path / "encoded" / "samples.parquet")
     tokens = TokenCounts(samples, ENCODERS, 1)
     budget = 2 * tokens.largest()
-    stage = replace(NATIVE, batching=Batching("native", budget))
     model = random_model()
 
-    def gradient(world_size: int, of_stage: Stage) -> torch.Tensor:
+    def gradient(world_size: int, budget: int | None) -> torch.Tensor:
         model.zero_grad()
         for rank in range(world_size):
-            packs = packs_of(tmp_path, of_stage, rank=rank, world_size=world_size, tokens=tokens)
-            assert packs.num_packs(0) == len(packs.packs(0))
+            packs = packs_of(tmp_path, NATIVE, rank=rank, division=Division(budget, world_size, tokens))
             for pack in packs.packs(0):
                 (sample_losses(model, pack, Diffusion()).sum() / 8).backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    whole = gradient(1, NATIVE)
-    assert packs_of(tmp_path, stage, tokens=tokens).num_packs(0) > 1
-    for world_size, of_stage in ((1, stage), (2, NATIVE), (2, stage), (4, stage)):
-        torch.testing.assert_close(gradient(world_size, of_stage), whole, rtol=1e-4, atol=1e-5)
+    whole = gradient(1, None)
+    assert packs_of(tmp_path, NATIVE, division=Division(budget, 1, tokens)).draws(0)[1:]
+    for world_size, of_ranks in ((1, budget), (2, None), (2, budget), (4, budget)):
+        torch.testing.assert_close(gradient(world_size, of_ranks), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_divided_is_named() -> None:
     tokens = TokenCounts(pd.DataFrame({"width": [32] * 3, "height": 32}), ENCODERS, 1)
-    Division(world_size=2, tokens=tokens).check(8, 1, "3_pose")
-    Division(140, 2, tokens).check(8, 2, "3_pose")
-    with pytest.raises(
-        UserError, match=r"3_pose.batching.max_tokens_per_pack is 140: 4 sample\(s\) of 70 tokens"
-    ) as told:
-        Division(140, 2, tokens).check(8, 1, "3_pose")
-    assert "set it to 280, training.accumulate to 2, or encode at a smaller" in str(told.value)
-    with pytest.raises(UserError, match="set it to 560, encode at a smaller"):
-        Division(50, tokens=tokens).check(8, 1, "3_pose")
+    Division(world_size=2, tokens=tokens).check(8, 1)
+    Division(140, 2, tokens).check(8, 2)
+    with pytest.raises(UserError, match=r"compute.max_tokens_per_pack is 140: 4 sample\(s\) of 70 tokens") as told:
+        Division(140, 2, tokens).check(8, 1)
+    assert "set it to 280, compute.accumulate to 2, or encode at smaller" in str(told.value)
+    with pytest.raises(UserError, match=r"compute\.accumulate to 4, or"):  # three fit, but 3 is no divisor of 8
+        Division(210, tokens=tokens).check(8, 1)
+    with pytest.raises(UserError, match="set it to 560, encode at smaller"):
+        Division(50, tokens=tokens).check(8, 1)
     draws = [Draw(0, index) for index in range(8)]
     assert [len(packs) for packs in Division(140, 2, tokens).packs(draws, 3)] == [3, 3]
     with pytest.raises(UserError, match="8 samples of at most 70 tokens do not fit 1 packs of max_tokens_per_pack"):

@@ -1,7 +1,8 @@
 """The plan of a stage: memory against real tensors and real shards, speed as measured or unknown."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage, StageData, Training
 from omnihuman.errors import UserError
+from omnihuman.training.device import is_processor, noted_device
 from omnihuman.training.fit import StageRun
 from omnihuman.training.launch.placement import Placement
-from omnihuman.training.measured import Recorder, Speed, find_speed, work_of
+from omnihuman.training.measured import Recorder, Speed, device_name, find_speed, work_of
 from omnihuman.training.module import sample_losses
 from omnihuman.training.optimizer import make_optimizer
 from omnihuman.training.plan import Parameters, count_parameters, memory_parts, plan, tokens_per_sample
+from omnihuman.training.run import train_stage
 
 RUN = StageRun("1_text_image", Stage(steps=3600), Training(global_batch_size=4), CONFIG, Diffusion(), 7)
 ZERO2 = Compute("cpu", "zero2", processes_per_node=2)
@@ -158,10 +161,71 @@ def test_other_lengths_and_other_devices_are_other_work(tmp_path: Path) -> None:
         recorder.save(work, tokens, file)
         recorder.save(replace(work, device=""), tokens, file)  # nobody knows on what
     assert len(file.read_text().splitlines()) == 2
-    found = find_speed(work, 105.0, (file,))
-    assert isinstance(found, Speed) and found.tokens_per_second == 1000.0 and found.peak_gib is None
-    assert find_speed(work, 150.0, (file,)) is None
-    assert find_speed(replace(work, device="another"), 100.0, (file,)) is None
+    found = find_speed(work, 105.0, "cpu", (file,))
+    assert found and found.device == "a device"
+    assert found.speed.tokens_per_second == 1000.0 and found.speed.peak_gib is None
+    assert find_speed(work, 150.0, "cpu", (file,)) is None
+    assert find_speed(replace(work, device="another"), 100.0, "cpu", (file,)) is None
+
+
+def speed(tokens_per_second: float) -> Speed:
+    return Speed(tokens_per_second, tokens_per_second / TOKENS, TOKENS, 3.5, "2026-01-01")
+
+
+def write_lines(file: Path, *measured: tuple[str, float]) -> None:
+    """Measurements of RUN under SLURM, by device."""
+    lines = []
+    for device, tokens_per_second in measured:
+        work = work_of(RUN, replace(ZERO2, accelerator="cuda"), SLURM, device)
+        lines.append(json.dumps({"work": asdict(work), "speed": asdict(speed(tokens_per_second))}))
+    file.write_text("\n".join(lines) + "\n")
+
+
+SLURM = Placement("slurm", processes=2)
+
+
+def test_a_plan_away_from_the_device_takes_the_newest_line_and_says_whose_it_is(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path))
+    write_encoded(tmp_path / "encoded", [(True, True)] * 3)
+    write_lines(tmp_path / "throughput.jsonl", ("A100", 100.0), ("H100", 300.0), ("EPYC, 2 cores", 2.0))
+    compute = replace(ZERO2, accelerator="cuda")
+
+    def planned(**environment: str) -> str:
+        return plan(RUN, compute, SLURM, tmp_path / "encoded", environment)
+
+    away = planned()
+    assert rows(away)["tokens a second"] == "300"
+    assert "measured 2026-01-01 on H100, the last device of equal work" in away
+    assert "on a device unknown here: OMNIHUMAN_DEVICE names it" in away
+    assert rows(planned(OMNIHUMAN_DEVICE="A100"))["tokens a second"] == "100"
+    assert rows(planned(OMNIHUMAN_DEVICE="B200"))["tokens a second"] == "unknown"
+    compute = replace(ZERO2, accelerator="cpu")
+    assert rows(planned())["tokens a second"] == "2", "a processor's"
+
+
+@pytest.mark.parametrize(
+    "damage", ['{"work": {"st', "[]", "3", '{"speed": {}, "work": {}}', '{"speed": 1, "work": 2}', "\xff"]
+)
+def test_a_damaged_line_is_left_out_and_named(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "throughput.jsonl"
+    write_lines(file, ("A100", 100.0), ("A100", 200.0))
+    first, second = file.read_text().splitlines()
+    file.write_text("\n".join([first, damage, second]) + "\n", encoding="latin-1")
+    found = find_speed(work_of(RUN, ZERO2, SLURM, "A100"), TOKENS, "cuda", (file,))
+    assert found and found.speed.tokens_per_second == 200.0
+    (said,) = caplog.messages
+    assert f"{file}, line 2 is no measurement and left out" in said
+
+
+def test_a_stage_notes_what_it_ran_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIHUMAN_DEVICE", "what a plan elsewhere is to assume")
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    run = replace(RUN, stage=Stage(steps=2), training=Training(global_batch_size=2, validate_every_steps=0))
+    (tmp_path / "work").mkdir()
+    assert noted_device(tmp_path / "work") == ""
+    train_stage(run, tmp_path / "encoded", tmp_path / "models", tmp_path / "work")
+    here = device_name(Compute("cpu"), Placement(), {})
+    assert noted_device(tmp_path / "work") == here and is_processor(here)
 
 
 def test_nothing_is_kept_of_a_stage_that_was_too_short_to_measure(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tests.rank_project import Ranks, work, write_project
+from tests.rank_project import WIDE, Ranks, losses, work, write_project
+from tests.small_project import wait_until
 from tests.tiny import CONFIG, write_encoded
 
 from omnihuman.cli.probes import held_out_probe
 from omnihuman.config.compose import compose
 from omnihuman.config.schema.diffusion import Diffusion
+from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.stage import Activation, Stage, Training
 from omnihuman.model.checkpoint import load_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
@@ -113,7 +115,7 @@ def of_ranks(folder: Path, strategy: str, num_ranks: int) -> Figures:
     write_project(
         folder, compute__strategy=strategy, training__validate_every_steps=2, training__validation_clips=3,
         training__probe_every_steps=4, training__ema_decay=0.5, stage__activate__audio=0.9, stage__steps=4,
-        stage__introduces=["audio"], sampling__num_steps=2,
+        stage__introduces=["audio"], sampling__num_steps=2, **WIDE,
     )  # fmt: skip
     Ranks(folder, num_ranks, strategy).end_with(0)
     assert {path.name for path in probe_folder(work(folder, strategy), 4).iterdir()} == {
@@ -124,17 +126,53 @@ def of_ranks(folder: Path, strategy: str, num_ranks: int) -> Figures:
     return {(entry["step"], name): value for entry in entries for name, value in entry["metrics"].items()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
-    """Their weights differ by rounding. Under ZeRO-3 a probe needs both, and the average cannot take their place."""
+    """Their weights differ by rounding; those of ZeRO-3 are divided, and so is their average."""
     alone = of_ranks(tmp_path, "single", 0)
     measured = {key for key in alone if key[1].startswith(("validation", "loss"))}
     averaged = {key for key in measured if key[1].startswith("validation_ema/")}
     assert {step for step, name in averaged if name == "validation_ema/text_reference_audio/mean"} == {2, 4}
     assert all(alone[key] != alone[key[0], key[1].replace("_ema", "")] for key in averaged)
-    for strategy, expected in (("zero2", measured), ("zero3", measured - averaged)):
+    for strategy in ("zero2", "zero3"):
         together = of_ranks(tmp_path, strategy, 2)
-        assert {key for key in together if key[1].startswith(("validation", "loss"))} == expected
-        for key in expected:
+        assert {key for key in together if key[1].startswith(("validation", "loss"))} == measured
+        for key in measured:
             assert together[key] == pytest.approx(alone[key], rel=1e-3), (strategy, key)
         assert together[4, "throughput/samples_per_second"] > 0
+
+
+def failing_probe(_: Stage, __: Params, ___: Path) -> Probe:
+    """Fails after step 2, before the model has computed anything, and sums up the weights after step 4."""
+
+    def probe(model: OmniHumanTransformer, step: int, _: Path) -> Mapping[str, float]:
+        if step == 2:
+            raise OSError("no room for a video")
+        return {
+            "weights": sum(parameter.float().abs().sum().item() for parameter in model.parameters()),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        }
+
+    return probe
+
+
+@pytest.mark.slow
+def test_a_probe_that_fails_keeps_no_other_rank_waiting(tmp_path: Path) -> None:
+    encoded_clips(tmp_path / "encoded")
+    summed = {}
+    for name, strategy, num_ranks in (("one", "single", 0), ("zero3", "zero3", 2)):
+        write_project(
+            tmp_path, **WIDE, compute__strategy=strategy, training__probe_every_steps=2, stage__steps=5,
+            training__validate_every_steps=0,
+        )  # fmt: skip
+        ranks = Ranks(tmp_path, num_ranks, name, make_probe=failing_probe)
+        assert wait_until(lambda ranks=ranks: not ranks.alive(), 150), "a rank waits"
+        assert ranks.end_with(0).count("the probe after step 2 failed") == 1
+        entries = map(json.loads, (work(tmp_path, name) / "metrics.jsonl").read_text().splitlines())
+        probed = {entry["step"]: entry["metrics"] for entry in entries if "probe/weights" in entry["metrics"]}
+        assert sorted(probed) == [4, 5]
+        summed[name] = probed[5]
+    torch.testing.assert_close(losses(tmp_path, "zero3"), losses(tmp_path, "one"), rtol=0, atol=2e-6)
+    assert summed["zero3"]["probe/parameters"] == summed["one"]["probe/parameters"]
+    assert summed["zero3"]["probe/weights"] == pytest.approx(summed["one"]["probe/weights"], rel=1e-5)

@@ -20,7 +20,7 @@ from omnihuman.encoders.factory import Choice
 from omnihuman.errors import UserError
 from omnihuman.media.write import write_video
 
-SMALL = Encode(num_frames=9, windows_per_clip=2, area_pixels=1024, max_text_tokens=6, deadline_seconds=100.0)
+SMALL = Encode(num_frames=9, windows_per_clip=2, resolutions=(1024,), max_text_tokens=6, deadline_seconds=100.0)
 
 
 @pytest.fixture

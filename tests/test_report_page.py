@@ -57,7 +57,6 @@ def test_the_page_opens_without_a_message_and_fits_its_window(page: Path, width:
         "--no-sandbox",
         "--disable-gpu",
         "--enable-logging=stderr",
-        f"--window-size={width},900",
     ]
     command = [
         BROWSER,

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from omnihuman.config.schema.decide import Decide, Rule
@@ -76,8 +75,3 @@ def test_a_strip_shows_frames_from_the_whole_clip() -> None:
     assert picture is not None and picture.shape == (64, NUM_FRAMES * 85, 3)
     levels = [picture[:, 85 * index + 20 : 85 * index + 60].mean() for index in range(NUM_FRAMES)]
     assert levels == pytest.approx([0, 50, 100, 145, 195, 245], abs=6)
-
-
-def test_strips_are_the_same_bytes_twice() -> None:
-    frames = np.random.default_rng(3).integers(0, 255, (9, 40, 40, 3), np.uint8)
-    assert strip_of(frames) == strip_of(frames) and pa.binary() == STRIPS.field("strip").type

@@ -48,7 +48,13 @@ def corpus(num_clips: int = 20_000, share: float = 0.13) -> pd.DataFrame:
     audio = random.random(num_clips) < share
     pose = np.where(audio, random.random(num_clips) < 0.5, random.random(num_clips) < share * 0.5 / (1 - share))
     width = np.where(audio, random.choice([48, 64], num_clips), random.choice([32, 48, 64], num_clips))
-    return pd.DataFrame({"audio_eligible": audio, "pose_eligible": pose, "width": width, "height": 48})
+    return one_size_a_clip(audio_eligible=audio, pose_eligible=pose, width=width, height=48)
+
+
+def one_size_a_clip(**columns: Any) -> pd.DataFrame:
+    """Clips that are encoded at one resolution each, about their own."""
+    clips = pd.DataFrame(columns)
+    return clips.assign(area_pixels=clips["width"] * clips["height"], larger_area_pixels=0)
 
 
 def settings(stage: Stage, name: str = "3_pose") -> SampleSettings:
@@ -171,7 +177,7 @@ def test_phases_go_from_low_to_high() -> None:
     early = [draw.row for step in range(10) for draw in order.batch(step)]
     assert samples["audio_eligible"].to_numpy()[early].mean() == pytest.approx(0.5, abs=0.05), "the mix holds within"
     assert order.expected_draws().sum() == pytest.approx(40 * 64)
-    with pytest.raises(UserError, match=r"stages.1_text_image.phases.low.area_pixels is 100: .* 1536 pixels"):
+    with pytest.raises(UserError, match=r"stages.1_text_image.phases.low.area_pixels is 100: .* smallest at 1536"):
         SampleOrder(samples, Stage(phases={"low": Phase(area_pixels=100)}), 8, 17, "1_text_image")
 
 
@@ -217,7 +223,7 @@ def test_repeats_are_logged_and_too_many_are_a_warning(caplog) -> None:
 
 def test_a_mix_that_cannot_be_met_is_named(caplog) -> None:
     same = np.arange(100) < 13
-    samples = pd.DataFrame({"audio_eligible": same, "pose_eligible": same, "width": 32, "height": 32})
+    samples = one_size_a_clip(audio_eligible=same, pose_eligible=same, width=32, height=32)
     stage = Stage(mix=Mix(0.5, 0.25))
     log_draws(SampleOrder(samples, stage, 8, 17, "3_pose"), samples, settings(stage))
     assert "mix.audio_eligible is 0.5, but 25.0% of the draws are: 13.0% of the clips" in caplog.text

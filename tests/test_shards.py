@@ -5,8 +5,10 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -117,6 +119,57 @@ def test_s3_gives_the_same_clips_also_to_other_processes(tmp_path: Path, s3: str
     assert os.waitpid(child, 0)[1] == 0
 
 
+class Breaking:
+    """A proxy before the S3 server that cuts the connection in the middle of the first `cuts` answers with a body."""
+
+    def __init__(self, server: str, cuts: int) -> None:
+        self.cuts, self._server = cuts, ("127.0.0.1", int(server.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed at the end
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._server) as server, suppress(OSError):
+            threading.Thread(target=self._hand_on, args=(client, server), daemon=True).start()
+            while data := server.recv(1 << 16):
+                if self.cuts and data.startswith(b"HTTP/1.1 206"):
+                    self.cuts -= 1
+                    head = data.index(b"\r\n\r\n") + 4
+                    client.sendall(data[: head + (len(data) - head) // 2])
+                    return
+                client.sendall(data)
+
+    def _hand_on(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                server.sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cuts", [1, 2])
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    tmp_path: Path, s3: str, server: str, monkeypatch: pytest.MonkeyPatch, cuts: int
+) -> None:
+    write_encoded(tmp_path / "encoded", [(True, True)])
+    upload(tmp_path / "encoded", "breaking")
+    with closing(Breaking(server, cuts)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        clip = ShardReader(f"{s3}/breaking").clip(SHARD, "clip-0")
+        assert proxy.cuts == 0, "nothing broke off"
+        assert_equal_clips(load_clip(tmp_path / "encoded" / SHARD, "clip-0"), clip)
+        proxy.cuts = 1000
+        with pytest.raises(UserError, match=rf"{s3}/breaking/{SHARD} broke off 5 times .*: check the network"):
+            ShardReader(f"{s3}/breaking").clip(SHARD, "clip-0")
+
+
 @pytest.mark.slow
 def test_training_from_s3_equals_training_from_disk(tmp_path: Path, s3: str, monkeypatch) -> None:
     write_encoded(tmp_path / "encoded", [(True, True), (False, False)])
@@ -173,7 +226,7 @@ def test_a_broken_shard_stops_the_stage_before_a_model_is_made(tmp_path: Path, m
     write_encoded(tmp_path / "encoded", [(True, True)])
     breaks(tmp_path / "encoded" / SHARD)
     monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("omnihuman.training.run._initial_model", lambda *_: pytest.fail("a model was made"))
+    monkeypatch.setattr("omnihuman.training.run.initial_model", lambda *_: pytest.fail("a model was made"))
     with pytest.raises(UserError, match=said) as caught:
         train_stage(FIRST, tmp_path / "encoded", tmp_path / "models")
     assert SHARD in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.tiny import CONFIG, random_model, write_encoded
 
+from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
 from omnihuman.errors import UserError
@@ -75,7 +76,7 @@ def test_activation_rates_and_principle_one():
 def test_order_is_a_pure_function_of_the_step():
     samples = pd.DataFrame(
         {"audio_eligible": [True, False] * 6, "pose_eligible": [False] * 12, "width": [32] * 6 + [48] * 6, "height": 32}
-    )
+    ).assign(area_pixels=1024, larger_area_pixels=0)
     one, two = (SampleOrder(samples, Stage(mix=Mix(audio_eligible=0.8)), 4, 17, "2_audio") for _ in range(2))
     assert [one.batch(s) for s in range(20)] == [two.batch(s) for s in range(20)]
     assert one.batch(3) != one.batch(4)
@@ -139,6 +140,40 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, optimize
     assert_equal_weights(tmp_path / "uninterrupted" / "1_text_image", tmp_path / "resumed" / "1_text_image")
     curves = [(tmp_path / run / "1_text_image" / "loss.csv").read_text() for run in ("uninterrupted", "resumed")]
     assert curves[0] == curves[1] and len(curves[0].splitlines()) == 5
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 3)])
+def test_another_number_of_micro_steps_goes_on(tmp_path, monkeypatch, before: int, after: int):
+    """The same work folder, so that neither the stage's key nor its check of the run knows the number."""
+    first = replace(FIRST, stage=Stage(steps=6), training=replace(TRAINING, global_batch_size=6))
+    write_encoded(tmp_path / "encoded", [(True, True), (True, False), (False, False)])
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    train_stage(first, tmp_path / "encoded", tmp_path / "whole")
+    original, sizes = StageModule.training_step, []
+
+    def dies_in_step_five(self, batch, batch_idx):
+        if len(sizes) == 4 * before:
+            raise KeyboardInterrupt
+        sizes.append(sum(len(part.sigma) for part in batch))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(StageModule, "training_step", dies_in_step_five)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train_stage(first, tmp_path / "encoded", tmp_path / "parts", compute=Compute("cpu", accumulate=before))
+    assert sizes == [6 // before] * 4 * before
+    sizes.clear()
+    monkeypatch.setattr(StageModule, "training_step", original)
+    monkeypatch.setattr(
+        StageModule, "on_train_batch_start", lambda self, batch, _: sizes.append(sum(len(p.sigma) for p in batch))
+    )
+    train_stage(first, tmp_path / "encoded", tmp_path / "parts", compute=Compute("cpu", accumulate=after))
+    assert sizes == [6 // after] * 2 * after, "it went on after step 4"
+    curves = [
+        np.loadtxt(tmp_path / run / "1_text_image/loss.csv", skiprows=1, delimiter=",") for run in ("whole", "parts")
+    ]
+    np.testing.assert_allclose(*curves, rtol=0, atol=2e-5)
+    for name, tensor in weights(tmp_path / "whole" / "1_text_image").items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "parts" / "1_text_image")[name], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
@@ -257,3 +292,25 @@ def test_parent_of_another_shape_is_refused(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="train the parent again"):
         train_stage(child, tmp_path / "encoded", tmp_path / "models")
+
+
+@pytest.mark.parametrize("start", [{"parent": "1_text_image"}, {"base": "models/1_text_image"}])
+def test_a_missing_or_misfit_parent_is_named_and_nothing_stands_in_the_way_of_the_next_start(
+    start: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    encoded, models, work = tmp_path / "encoded", tmp_path / "models", tmp_path / "work"
+    write_encoded(encoded, [(True, True)])
+    child = replace(FIRST, name="2_audio", stage=Stage(**start, steps=2))
+    with pytest.raises(UserError, match=r"models/1_text_image/model.safetensors is missing"):
+        train_stage(child, encoded, models, work)
+    with pytest.raises(UserError, match="is missing"):
+        stage_key(child, encoded, models)
+    assert not work.exists()
+    wide = replace(FIRST, model=replace(CONFIG, width=64, rope_axes=(8, 12, 12)), stage=Stage(steps=1))
+    train_stage(wide, encoded, models, tmp_path / "parent's work")
+    with pytest.raises(UserError, match="again"):
+        train_stage(child, encoded, models, work)
+    train_stage(replace(FIRST, stage=Stage(steps=1)), encoded, models, tmp_path / "parent's other work")
+    train_stage(child, encoded, models, work)
+    assert load_model(models / "2_audio")[1].num_steps == 2

@@ -14,6 +14,7 @@ from omnihuman.batch import Pack
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Stage, Training
 from omnihuman.data.shards import ShardReader, load_clip
+from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model
 from omnihuman.training.evaluating import evaluating
 from omnihuman.training.fit import StageRun
@@ -143,6 +144,57 @@ def test_figures_are_bit_by_bit_the_same_on_one_rank_and_on_two(tmp_path: Path) 
     alone = measured(encoded)
     torch.set_num_threads(threads)
     assert [torch.load(tmp_path / f"figures-{rank}.pt") for rank in range(2)] == [alone, alone]
+
+
+def without_a_shard(encoded: Path) -> Path:
+    """The table names a second shard, which is not there, for the fourth clip."""
+    table = pd.read_parquet(encoded / "samples.parquet")
+    table.loc[3, "shard"] = "shard-00001.safetensors"
+    table.to_parquet(encoded / "samples.parquet")
+    return encoded
+
+
+def failing_rank(rank: int, world_size: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
+    )
+    try:
+        measured(folder / "encoded", Ranks(rank, world_size))
+    except UserError as error:
+        (folder / f"said-{rank}").write_text(str(error))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_clip_that_one_rank_cannot_read_ends_all_ranks(tmp_path: Path) -> None:
+    without_a_shard(held_out(tmp_path / "encoded"))
+    context = multiprocessing.get_context("spawn")
+    ranks = [context.Process(target=failing_rank, args=(rank, 2, tmp_path)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    own, other = sorted(((tmp_path / f"said-{rank}").read_text() for rank in range(2)), key=len)
+    assert own.startswith(str(tmp_path)) and "shard-00001.safetensors" in own
+    assert other.startswith("rank ") and "shard-00001.safetensors" in other
+
+
+def test_shards_of_held_out_clips_are_missed_before_the_first_step(tmp_path: Path) -> None:
+    encoded = held_out(tmp_path / "encoded")
+    table = pd.read_parquet(encoded / "samples.parquet")
+    table.loc[:2, "split"] = "train"
+    table.to_parquet(encoded / "samples.parquet")
+    reported: list[int] = []
+    with pytest.raises(UserError, match=r"shard-00001\.safetensors"):
+        train_stage(
+            FIRST,
+            without_a_shard(encoded),
+            tmp_path / "models",
+            tmp_path / "work",
+            lambda step, _: reported.append(step),
+        )
+    assert not reported and not list((tmp_path / "work/checkpoints").iterdir())
 
 
 def test_modes_and_random_state_are_what_they_were() -> None:

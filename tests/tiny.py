@@ -35,7 +35,7 @@ ENCODERS = Encoders(
     video_codec="cosine", video_weights="", video_weights_sha256="", video_tile_pixels=0, video_tile_stride_pixels=0,
     speech_encoder="log_mel", speech_weights="", speech_weights_sha256="",
     text_encoder="hashed_words", text_weights="", text_weights_sha256="", fps=25.0,
-    num_frames=9, area_pixels=1024, size_multiple=8, max_aspect=2.0, max_text_tokens=6,
+    num_frames=9, resolutions=(1024,), size_multiple=8, max_aspect=2.0, max_text_tokens=6,
     latent_channels=WIDTHS.latent_channels, speech_width=LogMel.width, speech_layers=1, text_width=64, num_keypoints=17,
 )  # fmt: skip
 
@@ -104,9 +104,10 @@ def write_encoded(folder, eligible: list[tuple[bool, bool]], split: str = "train
     save_shard(folder / "shard-00000.safetensors", clips, ENCODERS)
     rows = [
         {
-            "clip_id": f"clip-{i}", "shard": "shard-00000.safetensors", "identity": str(i), "split": split, "width": 32,
-            "height": 32, "num_windows": 2, "num_frames": 30, "caption": "", "audio_eligible": audio,
-            "pose_eligible": pose, "status": "ok", "error": "",
+            "clip_id": f"clip-{i}", "shard": "shard-00000.safetensors", "identity": str(i), "split": split,
+            "area_pixels": 1024, "larger_area_pixels": 0, "width": 32, "height": 32, "num_windows": 2,
+            "num_frames": 30, "caption": "", "audio_eligible": audio, "pose_eligible": pose, "status": "ok",
+            "error": "",
         }
         for i, (audio, pose) in enumerate(eligible)
     ]  # fmt: skip

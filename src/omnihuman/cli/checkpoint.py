@@ -7,10 +7,16 @@ from omnihuman.cli.parsing import Adder
 from omnihuman.errors import UserError
 
 _PLACE = "folder in diffusers' layout (the transformer's or a whole pipeline's), or a hub id, owner/name[@revision]"
+_VARIANT = "which of several sets of weights, e.g. bf16 (default: plain)"
 
 
 def add_verbs(add: Adder) -> None:
     """Adds `omnihuman checkpoint ...`."""
+    for add_verb in (_add_import, _add_export, _add_verify, _add_consolidate, _add_reshard):
+        add_verb(add)
+
+
+def _add_import(add: Adder) -> None:
     parser = add(
         "import",
         _import,
@@ -19,13 +25,16 @@ def add_verbs(add: Adder) -> None:
     )
     parser.add_argument("path", metavar="PATH", help=_PLACE)
     parser.add_argument("out", type=Path, metavar="OUT", help="a new folder, e.g. models/base")
-    parser.add_argument("--variant", default="", help="which of several sets of weights, e.g. bf16 (default: plain)")
+    parser.add_argument("--variant", default="", help=_VARIANT)
     parser.add_argument("--seed", type=int, default=0, help="of our conditions' first weights (default: %(default)s)")
     parser.add_argument(
         "--allow-other-encoders",
         action="store_true",
         help="though the configured encoders are not the base's: to export it again, not to train or render with it",
     )
+
+
+def _add_export(add: Adder) -> None:
     parser = add(
         "export",
         _export,
@@ -44,6 +53,9 @@ def add_verbs(add: Adder) -> None:
     parser.add_argument(
         "--with-conditions", action="store_true", help="write our tensors beside it; `import` picks them up again"
     )
+
+
+def _add_verify(add: Adder) -> None:
     parser = add(
         "verify",
         _verify,
@@ -51,11 +63,14 @@ def add_verbs(add: Adder) -> None:
         "omnihuman checkpoint verify Motif-Technologies/Motif-Video-2B --dtype bfloat16 --device cuda",
     )
     parser.add_argument("path", metavar="PATH", help=_PLACE)
-    parser.add_argument("--variant", default="", help="which of several sets of weights, e.g. bf16 (default: plain)")
+    parser.add_argument("--variant", default="", help=_VARIANT)
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="to run in (default: %(default)s)"
     )
     parser.add_argument("--device", default="cpu", help="of torch, e.g. cuda (default: %(default)s)")
+
+
+def _add_consolidate(add: Adder) -> None:
     parser = add(
         "consolidate",
         _consolidate,
@@ -64,6 +79,9 @@ def add_verbs(add: Adder) -> None:
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="a folder step-N below a stage's work")
     parser.add_argument("out", type=Path, metavar="OUT", help="a new folder: model.safetensors and model.json")
+
+
+def _add_reshard(add: Adder) -> None:
     parser = add(
         "reshard",
         _reshard,

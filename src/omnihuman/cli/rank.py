@@ -2,8 +2,8 @@
 
 import sys
 
-from omnihuman.cli.probes import held_out_probe
-from omnihuman.training.rank import main
+if __name__ == "__main__":  # a loader worker, which needs none of this, imports the file again
+    from omnihuman.cli.probes import held_out_probe
+    from omnihuman.training.rank import main
 
-if __name__ == "__main__":
     sys.exit(main(make_probe=held_out_probe))

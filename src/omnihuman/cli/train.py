@@ -82,10 +82,11 @@ def _train_tracked(run: "StageRun", params: "Params", placed: "Placement") -> No
 
 def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", work: Path, report: "Report") -> None:
     from omnihuman.cli.probes import held_out_probe
+    from omnihuman.training.device import noted_device
     from omnihuman.training.launch.attach import run_job
     from omnihuman.training.launch.job import Job
     from omnihuman.training.launch.placement import trains_here
-    from omnihuman.training.measured import Recorder, device_name, work_of
+    from omnihuman.training.measured import Recorder, work_of
     from omnihuman.training.plan import tokens_per_sample
     from omnihuman.training.run import train_stage
 
@@ -100,5 +101,5 @@ def _train_where_placed(run: "StageRun", params: "Params", placed: "Placement", 
         encoded, models, kept = (path.absolute() for path in (ENCODED, MODELS, work))
         job = Job(run.name, encoded, models, kept, Path.cwd(), placed, params.compute.accelerator)
         run_job(job, recorder.report)
-    device = device_name(params.compute, placed)
+    device = noted_device(work)
     recorder.save(work_of(run, params.compute, placed, device), tokens_per_sample(run, ENCODED))

@@ -21,7 +21,7 @@ LATENT_PIXELS = 8
 MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _MAY_BE_ZERO = (
-    "warmup_steps", "profile_steps", "keep_every_steps", "validate_every_steps", "probe_every_steps",
+    "warmup_steps", "profile_steps", "loader_workers", "keep_every_steps", "validate_every_steps", "probe_every_steps",
     "gradient_clip", "weight_decay",
 )  # fmt: skip
 _AT_LEAST_ONE = (
@@ -46,7 +46,8 @@ _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
 _ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
-_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""All keep a float32 master: a step of training is often smaller than the last bit of a weight in bfloat16."""
 _COMPUTE = {
     "accelerator": ("auto", "cpu", "cuda"),
     "strategy": ("single", "zero2", "zero3"),
@@ -133,10 +134,13 @@ def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
             f"encode.size_multiple is {encode.size_multiple}: set a multiple of {multiple}"
             f" ({LATENT_PIXELS} pixels of a latent times model.patch_size {model.patch_size})"
         )
-    if encode.area_pixels < encode.size_multiple**2:
+    rising = sorted(set(encode.resolutions))
+    if not rising or list(encode.resolutions) != rising:
+        yield f"encode.resolutions is {list(encode.resolutions)}: name at least one, from low to high, each once"
+    if rising and rising[0] < encode.size_multiple**2:
         yield (
-            f"encode.area_pixels is {encode.area_pixels}: a square of encode.size_multiple ({encode.size_multiple})"
-            f" has {encode.size_multiple**2}, set at least that"
+            f"encode.resolutions is {list(encode.resolutions)}: a square of encode.size_multiple"
+            f" ({encode.size_multiple}) has {encode.size_multiple**2}, set at least that"
         )
     if encode.max_aspect < 1:
         yield f"encode.max_aspect is {encode.max_aspect}: it divides the longer side by the shorter, set at least 1"
@@ -198,15 +202,15 @@ def _check_training(training: Training) -> Iterator[str]:
         yield f"training.ema_decay is {training.ema_decay}: set it below 1, e.g. 0.999, or to 0 for no average"
     if training.loss_spike_factor and training.loss_spike_factor <= 1:
         yield f"training.loss_spike_factor is {training.loss_spike_factor}: set it above 1, e.g. 3, or to 0 for none"
-    if training.global_batch_size % training.accumulate:
-        yield (
-            f"training.accumulate is {training.accumulate}: set a divisor of training.global_batch_size"
-            f" ({training.global_batch_size})"
-        )
 
 
 def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
     yield from _check_choices("compute", compute, _COMPUTE)
+    if compute.accumulate >= 1 and training.global_batch_size % compute.accumulate:
+        yield (
+            f"compute.accumulate is {compute.accumulate}: set a divisor of training.global_batch_size"
+            f" ({training.global_batch_size})"
+        )
     if compute.strategy == "single" and compute.processes_per_node > 1:
         yield (
             f"compute.processes_per_node is {compute.processes_per_node}: compute.strategy=single is one process, set 1"

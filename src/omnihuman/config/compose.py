@@ -17,6 +17,7 @@ from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.stage import Stage
 from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
+from omnihuman.nested import leaves
 
 CONF = Path("conf")
 GROUPS = ("corpus", "model", "recipe", "policy", "compute")
@@ -80,8 +81,8 @@ def stale_keys(path: Path = PARAMS, conf: Path = CONF) -> list[str]:
     found = read_yaml(path)
     origin = {"profile": found.get("profile", ""), "overrides": found.get("overrides", [])}
     validate(origin, str(path))
-    expected = _without_none(asdict(compose(**origin, conf=conf)))
-    old, new = dict(_leaves(found)), dict(_leaves(expected))
+    expected = yaml.safe_load(dump(compose(**origin, conf=conf)))  # as a file gives it back
+    old, new = dict(leaves(found)), dict(leaves(expected))
     return [
         f"{key}: {old.get(key, 'nothing')} in {path}, {new.get(key, 'nothing')} when composed"
         for key in sorted(old.keys() | new.keys())
@@ -224,11 +225,3 @@ def _at(tree: Any, name: str) -> Any:
 def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in tree.items() if value is not None}
     return {key: _without_none(value) if isinstance(value, dict) else value for key, value in kept.items()}
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, list(value) if isinstance(value, tuple) else value

@@ -82,6 +82,11 @@ def _check_phases(stages: dict[str, Stage], encode: Encode) -> Iterator[str]:
                         f" ({small or 'no limit'}): phases go from low to high, swap them"
                     )
         for key, phase in stage.phases.items():
+            if phase.area_pixels is not None and phase.area_pixels < min(encode.resolutions, default=0):
+                yield (
+                    f"stages.{name}.phases.{key}.area_pixels is {phase.area_pixels}: no clip is encoded so small, raise"
+                    f" it or add to encode.resolutions ({list(encode.resolutions)})"
+                )
             where = f"stages.{name}.phases.{key}.num_frames is {phase.num_frames}"
             if phase.num_frames is not None and (phase.num_frames - 1) % 4:
                 yield f"{where}: the codec takes 4k + 1 frames, set {phase.num_frames // 4 * 4 + 1}"

@@ -61,7 +61,7 @@ def decide(config: Decide, tables: Tables, decisions: Path, page: Path, metrics:
 
 def _write_plots(folder: Path, funnel: dict[str, float | int], rules: list[RuleReport], parts: list[Slice]) -> None:
     """Tables for `dvc plots`."""
-    stages = [("clips", funnel["clips"], funnel["hours"])]
+    stages = [("can be used", funnel["clips_usable"], funnel["hours"])]
     stages += [(modality, funnel[f"clips_{modality}"], funnel[f"hours_{modality}"]) for modality in MODALITIES]
     pd.DataFrame(stages, columns=["fit for", "clips", "hours"]).to_csv(folder / "funnel.csv", index=False)
     counts = ["name", "modality", "first", "all", "alone", "stricter", "looser"]

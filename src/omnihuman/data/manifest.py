@@ -6,6 +6,7 @@ measurement does not apply), `error` or `timeout`; the last two are tried again 
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,6 +98,8 @@ SAMPLES = pa.schema(
         ("shard", pa.string()),
         ("identity", pa.string()),
         ("split", pa.string()),
+        ("area_pixels", pa.int32()),  # of encode.resolutions; a clip has a row for each of its own, the largest first
+        ("larger_area_pixels", pa.int32()),  # that of the clip's row before, 0 in its first
         ("width", pa.int32()),  # of the encoded video
         ("height", pa.int32()),
         ("num_windows", pa.int32()),
@@ -130,12 +133,33 @@ def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pd.DataFra
     Raises:
         UserError: it is missing.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro`, which runs the steps before this one")
+    check_there(path)
     if columns is None:
         return pq.read_table(path).to_pandas()
     texts = [field.name for field in pq.read_schema(path) if field.name in columns and field.type == pa.string()]
     return pq.read_table(path, columns=list(columns), read_dictionary=texts).to_pandas()
+
+
+def one_row_a_clip(samples: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of samples, the rows of each clip's largest encoding."""
+    return samples[samples["larger_area_pixels"] == 0]
+
+
+def rows_within(samples: pd.DataFrame, area_pixels: int | None) -> np.ndarray:
+    """int64 [clips]: of each clip, the row of its largest encoding up to so many pixels; none: of its largest.
+
+    A clip whose smallest encoding is larger has none.
+    """
+    if area_pixels is None:
+        return np.flatnonzero(samples["larger_area_pixels"] == 0)
+    larger = samples["larger_area_pixels"].to_numpy()
+    return np.flatnonzero((samples["area_pixels"].to_numpy() <= area_pixels) & ((larger == 0) | (larger > area_pixels)))
+
+
+def check_there(path: Path) -> None:
+    """Raises `UserError` where a table of the steps before is missing."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro`, which runs the steps before this one")
 
 
 def source_path(sources: Path, path: str) -> Path:

@@ -1,47 +1,24 @@
 """The step `encode`: eligible clips become latents, sound features, keypoints and text embeddings in shards."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from omnihuman.batch import KEYPOINT_SETS, Frames
+from omnihuman.batch import KEYPOINT_SETS
 from omnihuman.config.schema.encode import Encode
+from omnihuman.data.clip_encoding import EncodedSizes, Job, encode_clip, encoders_of
 from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, read_table, source_path, write_table
-from omnihuman.data.shards import EncodedClip, Encoders, save_empty_text, save_shard
-from omnihuman.data.sidecar import fit_keypoints, read_keypoints
-from omnihuman.data.speech_features import speech_features, to_int16
+from omnihuman.data.shards import Encoders, save_empty_text, save_shard
 from omnihuman.encoders import factory
-from omnihuman.encoders.factory import Choice
-from omnihuman.encoders.sizes import encoded_size
-from omnihuman.encoders.speech import SAMPLE_RATE, SpeechEncoder
-from omnihuman.encoders.text import TextEncoder
-from omnihuman.encoders.video_codec import VideoCodec
+from omnihuman.encoders.sizes import encoded_sizes
 from omnihuman.errors import UserError
-from omnihuman.media.sound import read_sound
-from omnihuman.media.video import read_frames
-from omnihuman.media.worker import Limits, run_guarded
+from omnihuman.media.worker import Limits, Outcome, run_guarded
 from omnihuman.storage.files import publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
-
-_REFERENCES_PER_CLIP = 3
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One clip to encode."""
-
-    clip_id: str
-    path: Path
-    keypoints_path: Path | None
-    start_seconds: float
-    end_seconds: float
-    width: int
-    height: int
-    caption: str
 
 
 def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path) -> None:
@@ -87,7 +64,7 @@ def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
     Raises:
         UserError: an encoder is unknown or its weights are missing.
     """
-    codec, speech, text = _encoders(config)
+    codec, speech, text = encoders_of(config)
     description = Encoders(
         video_codec=codec.name,
         video_weights=config.video_weights,
@@ -102,7 +79,7 @@ def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
         text_weights_sha256=factory.weights_sha256(text),
         fps=config.fps,
         num_frames=config.num_frames,
-        area_pixels=config.area_pixels,
+        resolutions=config.resolutions,
         size_multiple=config.size_multiple,
         max_aspect=config.max_aspect,
         max_text_tokens=config.max_text_tokens,
@@ -115,16 +92,6 @@ def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
     empty_text = text.encode("")
     factory.forget()
     return description, empty_text
-
-
-def _encoders(config: Encode) -> tuple[VideoCodec, SpeechEncoder, TextEncoder]:
-    """Built once in a process; a worker loads weights with its first clip, within that clip's limits."""
-    tiles = (config.video_tile_pixels, config.video_tile_stride_pixels) if config.video_tiling else (0, 0)
-    return (
-        factory.video_codec(Choice(config.video_codec, config.video_weights), *tiles),
-        factory.speech_encoder(Choice(config.speech_encoder, config.speech_weights)),
-        factory.text_encoder(Choice(config.text_encoder, config.text_weights), config.max_text_tokens),
-    )
 
 
 def _eligible_clips(sources: Path, clips: Path, decisions: Path) -> pd.DataFrame:
@@ -148,8 +115,10 @@ def _encode_shard(
         clips=part[columns].values.tolist(),
         code=code_key(
             "encoders",
-            *(f"data/{name}.py" for name in ("precompute", "shards", "sidecar", "speech_features")),
+            *(f"data/{name}.py" for name in ("clip_encoding", "precompute", "shards", "sidecar", "speech_features")),
+            "media/seeking.py",
             "media/video.py",
+            "media/picture.py",
             "media/sound.py",
         ),
     )
@@ -174,95 +143,48 @@ def _finished_shard(
     if not (finished / "samples.parquet").exists():
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
         jobs = [_job(row, sources, config) for row in part.to_dict("records")]
-        outcomes = list(run_guarded(partial(_encode_clip, config), jobs, limits, progress))
+        outcomes = list(run_guarded(partial(encode_clip, config), jobs, limits, progress))
         encoded = [(job.clip_id, outcome.value) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.value]
-        save_shard(finished / "shard.safetensors", encoded, description)
+        smaller = [(clip_id, pictures) for clip_id, one in encoded for pictures in one.smaller]
+        clips = [(clip_id, one.clip) for clip_id, one in encoded]
+        save_shard(finished / "shard.safetensors", clips, description, smaller)
         rows = [
-            _sample_row(record, job, outcome.value, outcome.status, outcome.error)
+            row
             for record, job, outcome in zip(part.to_dict("records"), jobs, outcomes, strict=True)
+            for row in _sample_rows(record, job, outcome)
         ]
         write_table(rows, SAMPLES, finished / "samples.parquet")
     return read_table(finished / "samples.parquet").to_dict("records")
 
 
-def _job(row: dict, sources: Path, config: Encode) -> _Job:
-    width, height = encoded_size(row["width"], row["height"], config)
-    return _Job(
+def _job(row: dict, sources: Path, config: Encode) -> Job:
+    return Job(
         clip_id=row["clip_id"],
         path=source_path(sources, row["path"]),
         keypoints_path=source_path(sources, row["keypoints_path"]) if row["keypoints_path"] else None,
         start_seconds=row["start_seconds"],
         end_seconds=row["end_seconds"],
-        width=width,
-        height=height,
+        sizes=encoded_sizes(row["width"], row["height"], config),
         caption=row["caption"],
     )
 
 
-def _sample_row(record: dict, job: _Job, clip: EncodedClip | None, status: str, error: str) -> dict:
-    return {
+def _sample_rows(record: dict, job: Job, outcome: Outcome[EncodedSizes]) -> list[dict]:
+    """One for each size; of a clip that could not be encoded the first alone."""
+    clip = outcome.value.clip if outcome.value else None
+    common = {
         "clip_id": job.clip_id,
         "shard": "",
         "identity": record["identity"],
         "split": record["split"],
-        "width": job.width,
-        "height": job.height,
         "num_windows": len(clip.latents) if clip else 0,
         "num_frames": len(clip.keypoints) if clip else 0,
         "caption": job.caption,
         "audio_eligible": record["audio_eligible"],
         "pose_eligible": record["pose_eligible"],
-        "status": status,
-        "error": error,
+        "status": outcome.status,
+        "error": outcome.error,
     }
-
-
-def _encode_clip(config: Encode, job: _Job) -> EncodedClip:
-    """Decodes and encodes one clip; runs inside a guarded worker."""
-    import torch
-
-    torch.set_num_threads(1)
-    codec, speech, text = _encoders(config)
-    frames = read_frames(
-        job.path,
-        fps=config.fps,
-        size=(job.width, job.height),
-        start_seconds=job.start_seconds,
-        end_seconds=job.end_seconds,
-    )
-    num_frames = len(frames.pixels)
-    starts = _window_starts(num_frames, config)
-    pixels = torch.from_numpy(frames.pixels).permute(3, 0, 1, 2).float() / 127.5 - 1.0
-    windows = torch.stack([pixels[:, start : start + config.num_frames] for start in starts])
-    references = np.linspace(0, num_frames - 1, _REFERENCES_PER_CLIP).round().astype(np.int32)
-    pictures = pixels[:, references].transpose(0, 1)[:, :, None]
-    sound = read_sound(job.path, SAMPLE_RATE, job.start_seconds, job.end_seconds)
-    return EncodedClip(
-        latents=codec.encode(windows).half().numpy(),
-        starts=np.asarray(starts, dtype=np.int32),
-        references=codec.encode(pictures)[:, :, 0].half().numpy(),
-        reference_frames=references,
-        speech=speech_features(speech, sound, num_frames, config.fps)
-        if config.store_speech
-        else np.zeros((0, speech.num_layers, speech.width), np.float16),
-        sound=to_int16(sound),
-        keypoints=_keypoints_at(job.keypoints_path, frames, len(KEYPOINT_SETS[config.keypoints])),
-        text=text.encode(job.caption).astype(np.float16),
-    )
-
-
-def _window_starts(num_frames: int, config: Encode) -> list[int]:
-    """Starts of `windows_per_clip` windows, spread over the clip; fewer where they would coincide."""
-    last = num_frames - config.num_frames
-    if last < 0:
-        raise UserError(f"{num_frames} frames at {config.fps:g} fps are fewer than one window of {config.num_frames}")
-    return sorted(set(np.linspace(0, last, config.windows_per_clip).round().astype(int).tolist()))
-
-
-def _keypoints_at(path: Path | None, frames: Frames, count: int) -> np.ndarray:
-    """float32 [F, count, 3] at the frames' times, nearest declared pose; zeros where there is none."""
-    if path is None:
-        return np.zeros((len(frames.seconds), count, 3), np.float32)
-    declared = read_keypoints(path)
-    nearest = np.abs(declared.seconds[None] - frames.seconds[:, None]).argmin(axis=1)
-    return fit_keypoints(declared.points[nearest], count)
+    larger = [0, *(size.area_pixels for size in job.sizes)]
+    rows = [common | asdict(size) | {"larger_area_pixels": area} for size, area in zip(job.sizes, larger, strict=False)]
+    return rows if clip else rows[:1]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from omnihuman.config.schema.decide import Rule
 from omnihuman.data.eligibility import STATUSES, Verdicts, passing
+from omnihuman.data.manifest import check_there
 from omnihuman.data.strips import NUM_FRAMES
 
 NUM_EXAMPLES = 4
@@ -98,12 +99,12 @@ def report_rules(
 
 
 def _moved(rule: Rule, share: float) -> Rule:
-    """The rule with thresholds that are stricter by a share of their size, or looser by a negative one."""
+    """The rule with thresholds that are stricter by a share of their size (of 1 where that is 0), or looser."""
     low, high = rule.at_least, rule.at_most
     return replace(
         rule,
-        at_least=None if low is None else low + share * abs(low),
-        at_most=None if high is None else high - share * abs(high),
+        at_least=None if low is None else low + share * (abs(low) or 1.0),
+        at_most=None if high is None else high - share * (abs(high) or 1.0),
     )
 
 
@@ -121,6 +122,7 @@ def _nearest(verdicts: Verdicts, index: int) -> tuple[list[int], list[int]]:
 
 
 def _read_strips(path: Path, clip_ids: list[str]) -> dict[str, bytes]:
+    check_there(path)
     table = pq.read_table(path, filters=pc.field("clip_id").isin(pa.array(clip_ids, pa.string())))
     return dict(zip(table["clip_id"].to_pylist(), table["strip"].to_pylist(), strict=True))
 

@@ -62,7 +62,15 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
         read_table(sources / SOURCES_TABLE)[["source_id", "path", "keypoints_path"]], on="source_id"
     )
     measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
-    code = code_key("data/scorers", "data/scoring.py", "data/strips.py", "media/video.py", "media/sound.py")
+    code = code_key(
+        "data/scorers",
+        "data/scoring.py",
+        "data/strips.py",
+        "media/seeking.py",
+        "media/video.py",
+        "media/sound.py",
+        "encoders/syncnet.py",
+    )
     folder = work_folder(content_key(params=params_hash(config), scorers=_describe(scorers_for(config)), code=code))
     keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
     results = _restore(folder, {key: clip_id for clip_id, key in keys.items()})

@@ -23,6 +23,8 @@ _HEADER_GUESS = 1 << 18
 """Bytes that are read at once in the hope that a header is no longer; that of 256 clips is 0.2 MB."""
 _KEPT_HEADERS = 64
 _THREADS = 16
+_OF_PICTURES = ("latents", "references")
+"""Fields of `EncodedClip` that depend on the resolution."""
 _TYPES = {"F16": np.float16, "F32": np.float32, "I16": np.int16, "I32": np.int32}
 
 
@@ -38,6 +40,15 @@ class EncodedClip:
     sound: np.ndarray  # int16 [samples] at 16 kHz, empty without sound
     keypoints: np.ndarray  # float32 [F, K, 3], zeros where none were declared
     text: np.ndarray  # float16 [L, text width]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A clip's pictures at a resolution below its largest; all else it shares with the `EncodedClip`."""
+
+    area_pixels: int  # of encode.resolutions
+    latents: np.ndarray  # float16 [windows, C, T, h, w]
+    references: np.ndarray  # float16 [pictures, C, h, w]
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Encoders:
     text_weights_sha256: str
     fps: float
     num_frames: int
-    area_pixels: int
+    resolutions: tuple[int, ...]
     size_multiple: int
     max_aspect: float
     max_text_tokens: int
@@ -99,7 +110,16 @@ class Encoders:
         """
         if not path.is_file():
             raise UserError(f"{path} is missing: run `dvc repro encode` first")
-        return Encoders(**json.loads(path.read_text()))
+        return Encoders.of(json.loads(path.read_text()))
+
+    @staticmethod
+    def of(raw: dict[str, Any]) -> "Encoders":
+        """From what JSON makes of `asdict`.
+
+        Raises:
+            KeyError, TypeError: it is of another version.
+        """
+        return Encoders(**{**raw, "resolutions": tuple(raw["resolutions"])})
 
 
 def save_empty_text(folder: Path, embedding: np.ndarray) -> None:
@@ -119,16 +139,33 @@ def load_empty_text(folder: Path) -> np.ndarray:
     return np.load(folder / _EMPTY_TEXT, allow_pickle=False)
 
 
-def save_shard(path: Path, clips: Iterable[tuple[str, EncodedClip]], encoders: Encoders) -> None:
-    """Publishes clips, keyed by clip id, as one safetensors file."""
+def save_shard(
+    path: Path,
+    clips: Iterable[tuple[str, EncodedClip]],
+    encoders: Encoders,
+    smaller: Iterable[tuple[str, Pictures]] = (),
+) -> None:
+    """Publishes clips, keyed by clip id, as one safetensors file.
+
+    Args:
+        smaller: the clips' pictures at lower resolutions.
+    """
     tensors = {f"{clip_id}.{f.name}": getattr(clip, f.name) for clip_id, clip in clips for f in fields(EncodedClip)}
+    for clip_id, pictures in smaller:
+        name = pictures_name(clip_id, pictures.area_pixels)
+        tensors |= {f"{name}.{field}": getattr(pictures, field) for field in _OF_PICTURES}
     with publish(path) as temporary:
         arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         save_file(arrays, temporary, {"encoders": encoders.fingerprint})
 
 
+def pictures_name(clip_id: str, smaller_area: int | None) -> str:
+    """Under which a clip's pictures lie in its shard; None: the largest."""
+    return clip_id if smaller_area is None else f"{clip_id}.{smaller_area}"
+
+
 def load_clip(path: Path, clip_id: str) -> EncodedClip:
-    """Reads one clip of a shard without reading the others."""
+    """Reads one clip of a shard, at its highest resolution, without reading the others."""
     return ShardReader(path.parent).clip(path.name, clip_id)
 
 
@@ -157,28 +194,32 @@ class ShardReader:
         self._files = files_at(place)
         self._headers: dict[str, _Header] = {}
 
-    def clip(self, shard: str, clip_id: str) -> EncodedClip:
+    def clip(self, shard: str, clip_id: str, smaller_area: int | None = None) -> EncodedClip:
         """Reads one clip: only its own bytes, those that lie side by side at once.
+
+        Args:
+            smaller_area: of `encode.resolutions`, at which its pictures are wanted; by default at its highest.
 
         Raises:
             UserError: the shard is missing, damaged or holds no such clip.
         """
         header = self._header(shard)
-        names = [f.name for f in fields(EncodedClip)]
+        pictures = pictures_name(clip_id, smaller_area)
+        owners = {f.name: pictures if f.name in _OF_PICTURES else clip_id for f in fields(EncodedClip)}
         try:
-            tensors = {name: header.tensors[f"{clip_id}.{name}"] for name in names}
+            tensors = {name: header.tensors[f"{owner}.{name}"] for name, owner in owners.items()}
         except KeyError as error:
             raise UserError(f"{self.place}/{shard} does not hold {error.args[0]}: {self._remedy()}") from error
         ranges = {name: _range(tensor, header.begin) for name, tensor in tensors.items()}
         runs = _runs(list(ranges.values()))
         contents = dict(zip(runs, self._files.read(shard, runs), strict=True))
-        return EncodedClip(**{name: _array(tensors[name], ranges[name], contents) for name in names})
+        return EncodedClip(**{name: _array(tensors[name], ranges[name], contents) for name in owners})
 
     def check(self, clips: Mapping[str, Sequence[str]], encoders: Encoders) -> None:
         """Raises `UserError` unless every shard is whole, of these encoders, and holds its clips.
 
         Args:
-            clips: ids of the clips that each shard is to hold, by its name.
+            clips: `pictures_name` of what each shard is to hold, by the shard's name.
         """
         with ThreadPoolExecutor(_THREADS) as threads:
             found = threads.map(lambda shard: list(self._problems(shard, clips[shard], encoders)), clips)
@@ -187,14 +228,14 @@ class ShardReader:
             more = f"\nand {len(problems) - 5} more" if len(problems) > 5 else ""
             raise UserError("\n".join(problems[:5]) + more)
 
-    def _problems(self, shard: str, clip_ids: Sequence[str], encoders: Encoders) -> Iterator[str]:
+    def _problems(self, shard: str, names: Sequence[str], encoders: Encoders) -> Iterator[str]:
         try:
             header, size = self._read_header(shard)
         except UserError as error:
             yield str(error)
             return
         where = f"{self.place}/{shard}"
-        missing = [clip_id for clip_id in clip_ids if f"{clip_id}.latents" not in header.tensors]
+        missing = [name for name in names if f"{name}.latents" not in header.tensors]
         if size != header.size:
             yield f"{where} has {size} of {header.size} bytes: it is truncated; {self._remedy()}"
         elif header.fingerprint != encoders.fingerprint:

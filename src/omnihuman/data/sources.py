@@ -17,7 +17,7 @@ from omnihuman.errors import UserError
 from omnihuman.media.worker import Limits, Outcome, run_guarded
 from omnihuman.storage.files import publish_folder
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts", ".mts", ".m2ts")
 PROBE_MEMORY_MEGABYTES = 2048
 
 log = logging.getLogger(__name__)

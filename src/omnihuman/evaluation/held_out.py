@@ -13,7 +13,7 @@ from tqdm import tqdm
 from omnihuman.batch import Conditions
 from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
 from omnihuman.conditions.windows import choose_reference, window_inputs
-from omnihuman.data.manifest import read_table
+from omnihuman.data.manifest import one_row_a_clip, read_table
 from omnihuman.data.shards import EncodedClip, Encoders, load_clip
 from omnihuman.data.speech_features import with_speech
 from omnihuman.encoders.speech import SAMPLE_RATE
@@ -74,7 +74,7 @@ def held_out_windows(encoded: Path, modality: str, count: int, seed: int) -> lis
 
     The split is by identity, and every clip has a sound of its own, so both are unseen.
     """
-    table = read_table(encoded / "samples.parquet")
+    table = one_row_a_clip(read_table(encoded / "samples.parquet"))
     chosen = table[(table["status"] == "ok") & (table["split"] == "test") & table[f"{modality}_eligible"]]
     encoders = Encoders.load(encoded / "encoders.json")
     random = np.random.default_rng(seed)

@@ -120,7 +120,7 @@ def render(
     picture = read_picture(request.image)
     sound = _read_sound(request.audio) if request.audio else None
     _warn_of_untrained(request, generator.modalities)
-    size = encoded_size(picture.shape[1], picture.shape[0], _sizes(generator))
+    size = _size(picture, generator.encoders)
     inputs = _video_inputs(request, generator, resize_picture(picture, *size), sound)
     frames = _enlarged_frames(
         generator, inputs, request.seed, (size[0] * config.upscale, size[1] * config.upscale), progress
@@ -153,11 +153,10 @@ def _warn_of_untrained(request: RenderRequest, modalities: tuple[str, ...]) -> N
             log.warning("the model was never trained on %s: %s will not steer the video", modality, given)
 
 
-def _sizes(generator: Generator) -> Encode:
-    encoders = generator.encoders
-    return Encode(
-        area_pixels=encoders.area_pixels, size_multiple=encoders.size_multiple, max_aspect=encoders.max_aspect
-    )
+def _size(picture: np.ndarray, encoders: Encoders) -> tuple[int, int]:
+    """Width and height at the highest resolution that the model was trained on."""
+    config = Encode(size_multiple=encoders.size_multiple, max_aspect=encoders.max_aspect)
+    return encoded_size(picture.shape[1], picture.shape[0], max(encoders.resolutions), config)
 
 
 def _read_sound(path: Path) -> Sound:

@@ -8,6 +8,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
+from omnihuman.media.seeking import pictures_from
 from omnihuman.media.video import origin_seconds
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
@@ -98,9 +99,8 @@ def _measure(container: InputContainer, stream: VideoStream, origin: float) -> t
 
 def _decode_from(container: InputContainer, stream: VideoStream, start: float, length: float) -> tuple[int, int]:
     """Decodes pictures from a time stamp in seconds on and returns width and height as shown."""
-    container.seek(int(start / float(stream.time_base or 1)), stream=stream)
     size = None
-    for frame in container.decode(stream):
+    for frame in pictures_from(container, stream, start):
         if frame.is_corrupt:
             raise ValueError(f"is damaged: the picture at {frame.time or 0:.1f} s is not whole")
         size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)

@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from omnihuman.batch import Frames
+from omnihuman.media.seeking import pictures_from
 
 TIE_SECONDS = 1e-3
 """decord gives times in float32; times closer than this count as equal, and the earlier frame wins."""
@@ -193,11 +194,9 @@ def _pictures_at(path: Path, wanted: np.ndarray, picture: _Picture, size: tuple[
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        first = wanted[0] + picture.origin_seconds
-        container.seek(int(first / float(stream.time_base or 1)), stream=stream)
         remaining = iter(wanted)
         target = next(remaining, None)
-        for frame in container.decode(stream):
+        for frame in pictures_from(container, stream, float(wanted[0]) + picture.origin_seconds):
             if target is None:
                 return
             if frame.time is not None and frame.time - picture.origin_seconds >= target - TIE_SECONDS:

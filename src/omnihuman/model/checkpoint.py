@@ -116,7 +116,7 @@ def read_description(path: Path) -> ModelDescription:
     try:
         raw = json.loads(path.read_text())
         config = Model(**{**raw["model"], "rope_axes": tuple(raw["model"]["rope_axes"])})
-        built = {"model": config, "encoders": Encoders(**raw["encoders"]), "modalities": tuple(raw["modalities"])}
+        built = {"model": config, "encoders": Encoders.of(raw["encoders"]), "modalities": tuple(raw["modalities"])}
         return ModelDescription(**{**raw, **built})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe a model of this version: {error}") from error

@@ -4,6 +4,7 @@ Address, region and keys of S3 come from the environment (`AWS_*`, `AWS_ENDPOINT
 """
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,8 @@ Range = tuple[int, int]
 """First byte, and the byte after the last."""
 _THREADS = 16
 _ATTEMPTS = 5
+_FIRST_PAUSE = 0.1
+"""Seconds before an answer that broke off is asked for again; then twice as many each time."""
 _CONNECTING = Lock()
 """boto3 makes clients out of one session, which is not for several threads at once."""
 
@@ -110,17 +113,34 @@ class S3Files:
             return self._threads
 
     def _get(self, name: str, part: Range) -> tuple[bytes, int]:
+        """botocore asks again where a request fails, but not where a connection breaks within the answer's body."""
+        from s3transfer.utils import S3_RETRYABLE_DOWNLOAD_ERRORS
+
+        attempt = 1
+        while True:
+            body, size = self._ask(name, part)
+            try:
+                return body.read() if body else b"", size
+            except S3_RETRYABLE_DOWNLOAD_ERRORS as error:
+                if attempt == _ATTEMPTS:
+                    where = self._address(name)
+                    raise UserError(f"{where} broke off {_ATTEMPTS} times ({error}): check the network") from error
+            time.sleep(2 ** (attempt - 1) * _FIRST_PAUSE)
+            attempt += 1
+
+    def _ask(self, name: str, part: Range) -> tuple[Any, int]:
+        """The body to read, none where the file ends before the range begins, and the file's whole size."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         assert self._client is not None
         key = self._prefix + name
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={part[0]}-{part[1] - 1}")
-            return answer["Body"].read(), int(answer["ContentRange"].rpartition("/")[2])
+            return answer["Body"], int(answer["ContentRange"].rpartition("/")[2])
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code == "InvalidRange":  # it ends before the range begins
-                return b"", int(error.response["Error"].get("ActualObjectSize", 0))
+            if code == "InvalidRange":
+                return None, int(error.response["Error"].get("ActualObjectSize", 0))
             remedy = "copy it there again" if code in ("NoSuchKey", "404") else "check the address and AWS_* settings"
             raise UserError(f"{self._address(name)} cannot be read: {code}; {remedy}") from error
         except BotoCoreError as error:

@@ -3,22 +3,24 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from omnihuman.nested import leaves
 
 _MAX_CHARACTERS = 250
 
 
 def flat_parameters(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as `model/width: 160`; None is left out, as in params.yaml.
+    """Nested settings as `model/width: 160`; None and an empty section are left out.
 
     Values below `stage` come without a prefix and activation ratios as `ratio/audio`: they are what arms differ in.
     Long values are cut at 250 characters, which every version of MLflow takes; params.yaml goes along whole.
     """
     named = {**{key: value for key, value in tree.items() if key != "stage"}, **tree.get("stage", {})}
-    leaves = ((key.replace("activate/", "ratio/"), value) for key, value in _leaves(named))
-    return {key: _text(value)[:_MAX_CHARACTERS] for key, value in leaves if value is not None}
+    settings = ((key.replace("activate/", "ratio/"), value) for key, value in leaves(named, "/"))
+    return {key: _text(value)[:_MAX_CHARACTERS] for key, value in settings if value not in (None, {})}
 
 
 def _text(value: Any) -> str:
@@ -27,16 +29,7 @@ def _text(value: Any) -> str:
 
 def flat_figures(tree: Mapping[str, Any]) -> dict[str, float]:
     """Nested figures as `opening/generated/low: 0.63`; what was not measured (null) is left out."""
-    leaves = dict(_leaves(tree))
-    return {key: float(value) for key, value in leaves.items() if isinstance(value, int | float)}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield prefix + key, value
+    return {key: float(value) for key, value in leaves(tree, "/") if isinstance(value, int | float)}
 
 
 def folder_md5(folder: Path) -> str:

@@ -3,9 +3,10 @@
 import errno
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from omnihuman.errors import UserError
-from omnihuman.storage.files import file_sha256
+from omnihuman.storage.files import file_sha256, publish
 from omnihuman.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -69,11 +70,23 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{folder / MANIFEST} cannot be read: {error}; take an earlier checkpoint") from error
 
 
-def write_manifest(folder: Path, step: int, strategy: str, num_ranks: int, ranks: Ranks | None = None) -> None:
-    """Hashes the files, shared out over the ranks, and writes the manifest. All ranks call it."""
-    ranks = ranks or Ranks()
-    own = {name: file_sha256(folder / name) for name in _files(folder)[ranks.rank :: ranks.size]}
-    hashes = {name: digest for part in ranks.gather(own) for name, digest in part.items()}
+def write_manifest(
+    folder: Path,
+    step: int,
+    strategy: str,
+    num_ranks: int,
+    ranks: Ranks | None = None,
+    known: Mapping[str, str] | None = None,
+) -> None:
+    """Hashes the files, shared out over the ranks, and writes the manifest. All ranks call it.
+
+    Args:
+        known: digests of files as they were written, which are not read again.
+    """
+    ranks, known = ranks or Ranks(), known or {}
+    names = [name for name in _files(folder) if name not in known]
+    own = {name: file_sha256(folder / name) for name in names[ranks.rank :: ranks.size]}
+    hashes = {name: digest for part in (known, *ranks.gather(own)) for name, digest in part.items()}
     if ranks.first:
         manifest = Manifest(step, strategy, num_ranks, dict(sorted(hashes.items())))
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
@@ -97,6 +110,14 @@ def damage(folder: Path, ranks: Ranks | None = None) -> str:
     return f"{folder / wrong[0]} does not fit its checksum" if wrong else ""
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """One file under two names where the file system can, so that the second takes no room; both may be removed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _files(folder: Path) -> list[str]:
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return sorted(str(path.relative_to(folder)) for path in paths)
@@ -112,6 +133,7 @@ class Checkpoints:
 
     def __init__(self, work: Path, ranks: Ranks, keep: int, keep_every_steps: int) -> None:
         self.folder = work / "checkpoints"
+        self._shared: dict[str, str] = {}
         self._ranks, self._keep, self._keep_every = ranks, keep, keep_every_steps
         if ranks.first:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -129,6 +151,24 @@ class Checkpoints:
                 log.warning("%s: the checkpoint before it is used", problem)
         return None
 
+    def share(self, name: str, write: Callable[[Path], None]) -> None:
+        """Writes a file beside the checkpoints, once, that each new one holds as its own. All ranks call it.
+
+        Its digest is that of what was written: damage to it later shows in every checkpoint.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        digest = ""
+        if self._ranks.first:
+            try:
+                with publish(self.folder.parent / name) as temporary:
+                    write(temporary)
+                    digest = file_sha256(temporary)
+            except (OSError, SafetensorError) as error:
+                raise _full_disk(error, self.folder) from error
+        self._shared[name] = self._ranks.of_first(digest)
+
     @contextmanager
     def new(self, step: int, strategy: str) -> Iterator[Path]:
         """Yields an empty folder that becomes the checkpoint of `step` when all ranks have left the block.
@@ -141,10 +181,12 @@ class Checkpoints:
         try:
             if self._ranks.first:
                 partial.mkdir()
+                for name in self._shared:
+                    link_or_copy(self.folder.parent / name, partial / name)
             self._ranks.wait()
             yield partial
             self._ranks.wait()
-            write_manifest(partial, step, strategy, self._ranks.size, self._ranks)
+            write_manifest(partial, step, strategy, self._ranks.size, self._ranks, self._shared)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise _full_disk(error, self.folder) from error

@@ -16,14 +16,16 @@ from omnihuman.conditions.windows import choose_reference, window_inputs, window
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
+from omnihuman.data.shards import EncodedClip, Encoders, ShardReader, pictures_name
 from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.errors import UserError
 from omnihuman.keyed_random import generator, uniform
-from omnihuman.training.packing import Cost, Division, TokenCounts
+from omnihuman.training.packing import Division
 from omnihuman.training.sampling import Draw
 from omnihuman.training.skipping import Order
+
+_PICTURES = ["clip_id", "area_pixels", "larger_area_pixels"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class SampleSettings:
 
 
 def training_samples(encoded: Path) -> pd.DataFrame:
-    """The rows of samples.parquet that train.
+    """The rows of samples.parquet that train, one for each size of each clip.
 
     Raises:
         UserError: nothing is encoded, or nothing for training.
@@ -50,6 +52,13 @@ def training_samples(encoded: Path) -> pd.DataFrame:
     if samples.empty:
         raise UserError(f"{encoded}: no clip of the training split is left; see reports/funnel.html for why")
     return samples
+
+
+def stored_pictures(samples: pd.DataFrame) -> dict[str, list[str]]:
+    """By shard, the names of what it is to hold, see `shards.pictures_name`."""
+    rows = zip(*(samples[name].tolist() for name in _PICTURES), strict=True)
+    names = pd.Series([pictures_name(clip_id, area if larger else None) for clip_id, area, larger in rows])
+    return names.groupby(samples["shard"].to_numpy()).agg(list).to_dict()
 
 
 def active_conditions(
@@ -84,16 +93,26 @@ def active_conditions(
     )
 
 
+def drawn_conditions(settings: SampleSettings, draw: Draw, *, has_audio: bool, has_pose: bool) -> ActiveConditions:
+    """`active_conditions` of a draw."""
+    return active_conditions(
+        settings,
+        draw.index,
+        has_audio=has_audio,
+        has_pose=has_pose,
+        text_only=draw.text_only,
+        is_picture=draw.is_picture,
+    )
+
+
 class StagePacks(IterableDataset):
     """What one rank computes in the steps from `first_step` on, without an end; a resumed run begins with its own step.
 
     Args:
-        samples: one row a clip, as in samples.parquet.
+        samples: as in samples.parquet.
         encoded: folder or S3 prefix of the shards.
-        rank, world_size: of this process; which samples there are does not depend on them, only who computes which.
-        tokens: of each draw, for a stage with a `max_tokens_per_pack` and for ranks that share clips of many sizes;
-            none: all count alike.
-        cost: of a sample by its tokens, e.g. `MeasuredCost`, by which the ranks are balanced.
+        division: of a step over ranks and packs; it decides who computes which samples, not which there are.
+        rank: of this process.
         encoders: that made the shards, for shards without the sound's features.
         packs_per_step: on every rank, where training fixes it; by default as many as the budget of tokens asks for.
     """
@@ -105,16 +124,14 @@ class StagePacks(IterableDataset):
         order: Order,
         settings: SampleSettings,
         empty_text: np.ndarray,
+        division: Division | None = None,
         rank: int = 0,
-        world_size: int = 1,
-        tokens: TokenCounts | None = None,
-        cost: Cost = float,
         encoders: Encoders | None = None,
         packs_per_step: int | None = None,
     ) -> None:
-        self._division = Division(settings.stage.batching.max_tokens_per_pack, world_size, tokens, cost)
+        self._division = division or Division()
         self.first_step = 0
-        self._samples = samples[["clip_id", "shard", "audio_eligible", "pose_eligible"]]
+        self._samples = samples[[*_PICTURES, "shard", "audio_eligible", "pose_eligible"]]
         self._shards, self._order = ShardReader(encoded), order
         self._settings, self._empty_text = settings, empty_text
         self._rank, self._encoders, self._packs_per_step = rank, encoders, packs_per_step
@@ -125,10 +142,6 @@ class StagePacks(IterableDataset):
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         every = itertools.chain.from_iterable(map(self.draws, itertools.count(self.first_step)))
         yield from map(self._pack, itertools.islice(every, number, None, count))
-
-    def num_packs(self, step: int) -> int:
-        """How many packs a step has, on every rank alike."""
-        return len(self.draws(step))
 
     def packs(self, step: int) -> list[Pack]:
         """This rank's packs of a step; their gradients add up."""
@@ -143,15 +156,10 @@ class StagePacks(IterableDataset):
 
     def _sample(self, draw: Draw) -> TrainingBatch:
         row = self._samples.iloc[draw.row]
-        clip = self._shards.clip(row["shard"], row["clip_id"])
-        active = active_conditions(
-            self._settings,
-            draw.index,
-            has_audio=bool(row["audio_eligible"]),
-            has_pose=bool(row["pose_eligible"]),
-            text_only=draw.text_only,
-            is_picture=draw.is_picture,
-        )
+        smaller_area = int(row["area_pixels"]) if row["larger_area_pixels"] else None
+        clip = self._shards.clip(row["shard"], row["clip_id"], smaller_area)
+        has_audio, has_pose = bool(row["audio_eligible"]), bool(row["pose_eligible"])
+        active = drawn_conditions(self._settings, draw, has_audio=has_audio, has_pose=has_pose)
         if self._encoders:
             clip = with_speech(clip, self._encoders, needed=active.audio)
         return make_sample(clip, draw, active, self._settings, self._empty_text)

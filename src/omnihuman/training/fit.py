@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import pandas as pd
-from torch.utils.data import DataLoader
 
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
@@ -18,11 +17,13 @@ from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.training.checkpoints import Checkpoint, Checkpoints
+from omnihuman.training.cost import cost_of_draws
 from omnihuman.training.dataset import SampleSettings, StagePacks
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.insight import insight
+from omnihuman.training.loading import LoadedPacks
 from omnihuman.training.module import StageModule
-from omnihuman.training.packing import TokenCounts
+from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.place import Place
 from omnihuman.training.profile import StepTrace
 from omnihuman.training.progress import CurveReport, ProgressLines
@@ -30,7 +31,7 @@ from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
 from omnihuman.training.shares import log_draws
 from omnihuman.training.skipping import TakenSteps
-from omnihuman.training.strategy import trainer_arguments
+from omnihuman.training.strategy import trainer_arguments, trains_on_gpu
 from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
 from omnihuman.training.zero import reshard
@@ -61,14 +62,16 @@ def fit(
     samples: pd.DataFrame,
     description: ModelDescription,
     place: Place,
-) -> Checkpoint:
-    """Trains in place, from the newest good checkpoint where there is one, and returns that of the last step.
+) -> Checkpoint | None:
+    """Trains in place, from the newest good checkpoint where there is one, and returns the newest good one.
+
+    It is that of the last step, unless this has been damaged since it was written.
 
     Args:
         description: lies in every checkpoint with its number of steps, so that each can become a model.
 
     Raises:
-        UserError: the loss is no number, or the disk is full; the message says what to do.
+        UserError: the loss is no number, the disk is full, or a loader worker was killed; the message says what to do.
         LossSpike: the step is left out from the next call on, which needs the first weights again.
         Preempted: a SIGTERM came.
     """
@@ -84,6 +87,8 @@ def fit(
     if ranks.first:
         log_draws(order, samples, settings)
     tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
+    cost = cost_of_draws(samples, description.encoders, run.model, settings, tokens)
+    division = Division(place.compute.max_tokens_per_pack, ranks.size, tokens, cost)
     text = load_empty_text(place.encoded)
     packs = StagePacks(
         samples,
@@ -91,36 +96,44 @@ def fit(
         steps,
         settings,
         text,
+        division,
         ranks.rank,
-        ranks.size,
-        tokens,
         encoders=description.encoders,
-        packs_per_step=training.accumulate,
+        packs_per_step=place.compute.accumulate,
     )
     packs.first_step = newest.manifest.step if newest else 0
+    trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     checkpoint_activations(model, training.activation_checkpointing)
     if training.compile:
         compile_blocks(model)
     watch = LossWatch(training, ranks, steps, packs, samples, skipped)
-    module = StageModule(model, training, run.diffusion, run.stage.learning_rate, run.stage.steps, watch, ranks)
-    loader = TimedPacks(DataLoader(packs, batch_size=None), run.model, description.encoders.widths)
+    module = StageModule(
+        model,
+        training,
+        run.diffusion,
+        run.stage.learning_rate,
+        run.stage.steps,
+        watch,
+        ranks,
+        place.compute.accumulate,
+    )
     if newest:
         module.losses = json.loads((newest.folder / LOSSES).read_text())
-    trainer = pl.Trainer(
-        max_steps=run.stage.steps,
-        max_epochs=-1,
-        logger=False,
-        callbacks=_callbacks(run, module, place, checkpoints, newest, description, loader),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=place.work,
-        **trainer_arguments(place.compute, training, ranks, from_universal=newest is not None and newest.universal),
-    )
-    trainer.fit(module, loader, ckpt_path=newest.state if newest else None, weights_only=True)
-    finished = checkpoints.newest()
-    assert finished is not None
-    return finished
+    with LoadedPacks(packs, place.compute.loader_workers, pin=trains_on_gpu(place.compute)) as loaded:
+        timed = TimedPacks(loaded, run.model, description.encoders.widths, trained.__contains__)
+        trainer = pl.Trainer(
+            max_steps=run.stage.steps,
+            max_epochs=-1,
+            logger=False,
+            callbacks=_callbacks(run, module, place, checkpoints, newest, description, timed),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            default_root_dir=place.work,
+            **trainer_arguments(place.compute, training, ranks, from_universal=newest is not None and newest.universal),
+        )
+        trainer.fit(module, timed, ckpt_path=newest.state if newest else None, weights_only=True)
+    return checkpoints.newest()
 
 
 def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:
@@ -139,7 +152,7 @@ def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:
         log.warning("%s is of %d rank(s), here are %d", newest.folder, newest.manifest.num_ranks, ranks.size)
         reshard(newest.folder)
     ranks.wait()
-    return checkpoints.newest()
+    return _fitting(checkpoints, place)  # what was made may be damaged, and the one before it of other ranks again
 
 
 def _sample_settings(run: StageRun, encoders: Encoders) -> SampleSettings:
@@ -168,7 +181,7 @@ def _callbacks(
     Its time ends first; the average changes before it is looked at and saved; what is saved has been looked at.
     """
     decay, folder = run.training.ema_decay, resumed.folder if resumed else None
-    average = WeightAverage(module.model, decay, place.ranks.rank, folder) if decay else None
+    average = WeightAverage(module.model, decay, place.ranks, folder) if decay else None
     first = place.ranks.first
     steps, report = run.stage.steps, place.report if first else None
     traced = place.compute.profile_steps if first else 0

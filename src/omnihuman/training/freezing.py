@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from omnihuman.errors import UserError
 
@@ -14,6 +14,8 @@ GROUPS = {
     "pose": ("pose_condition.", "pose_embedder."),
 }
 """How the names of each group's parameters begin; `base` is the whole of an open base, with its text."""
+UNCHANGED = "unchanged.safetensors"
+"""In a checkpoint: the tensors that the stage leaves as they are, where its other files may hold them rounded."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,9 @@ def freeze(model: nn.Module, groups: Sequence[str], stage: str) -> ParameterCoun
     if not trainable:
         raise UserError(f"stages.{stage}.frozen is {', '.join(groups)}: nothing is left to train, leave a group out")
     return ParameterCounts(sum(p.numel() for p in parameters.values()) - trainable, trainable)
+
+
+def unchanged_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What no step changes, as it is: frozen parameters, and buffers."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in trained}

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omnihuman.errors import UserError
+from omnihuman.nested import leaves
 from omnihuman.storage.files import file_sha256, publish
 from omnihuman.training.fit import Place, StageRun
 
@@ -16,6 +16,7 @@ _NOT_OF_THE_WEIGHTS = {
     "validation_clips", "probe_every_steps",
 }  # fmt: skip
 """Keys of `training` that may change between a stop and going on."""
+_NOTE = "run.json"
 
 
 def of_the_weights(run: StageRun) -> dict[str, Any]:
@@ -26,44 +27,44 @@ def of_the_weights(run: StageRun) -> dict[str, Any]:
     }
 
 
-def check_same_run(run: StageRun, parent: Path | None, place: Place) -> None:
-    """Compares the run with that of the work folder, or notes it there. All ranks call it.
+def run_identity(run: StageRun, parent: Path | None, encoded: Path) -> dict[str, Any]:
+    """What a run is told apart by: values by dotted keys, and hashes of its data and of the weights it starts from."""
+    identity = dict(leaves(of_the_weights(run))) | {
+        "data": _data_hash(encoded),
+        "parent": file_sha256(parent) if parent else "",
+    }
+    return json.loads(json.dumps(identity))  # as it comes back from a file
 
-    Args:
-        parent: weights that the stage starts from.
+
+def check_same_run(identity: dict[str, Any], place: Place) -> None:
+    """Compares a run with that of the work folder, where one is noted there. All ranks call it.
 
     Raises:
         UserError: the folder is of another run; names every key that differs, with both values.
     """
-    problem = _difference(run, parent, place) if place.ranks.first else ""
+    problem = _difference(identity, place.work) if place.ranks.first else ""
     if problem := place.ranks.of_first(problem):
         raise UserError(problem)
 
 
-def _difference(run: StageRun, parent: Path | None, place: Place) -> str:
-    now = dict(_flat(of_the_weights(run))) | {
-        "data": _data_hash(place.encoded),
-        "parent": file_sha256(parent) if parent and parent.is_file() else "",
-    }
-    path = place.work / "run.json"
-    if not path.is_file():
+def note_run(identity: dict[str, Any], place: Place) -> None:
+    """From here on the work folder is of this run."""
+    path = place.work / _NOTE
+    if place.ranks.first and not path.is_file():
         with publish(path) as temporary:
-            temporary.write_text(json.dumps(now, indent=2))
+            temporary.write_text(json.dumps(identity, indent=2))
+
+
+def _difference(now: dict[str, Any], work: Path) -> str:
+    path = work / _NOTE
+    if not path.is_file():
         return ""
-    now, begun = json.loads(json.dumps(now)), json.loads(path.read_text())
+    begun = json.loads(path.read_text())
     differing = [key for key in now | begun if now.get(key) != begun.get(key)]
     if not differing:
         return ""
-    lines = [f"{key} is {now.get(key)!r}, but was {begun.get(key)!r} when {place.work} was begun" for key in differing]
+    lines = [f"{key} is {now.get(key)!r}, but was {begun.get(key)!r} when {work} was begun" for key in differing]
     return "\n".join([*lines, "set it back to go on, or name another folder to begin the stage again"])
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _data_hash(encoded: Path) -> str:

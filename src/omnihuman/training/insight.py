@@ -19,16 +19,21 @@ def insight(
 ) -> list[pl.Callback]:
     """Validation and probes, the same on every rank; they come after whatever changes weights at the end of a step.
 
-    The average is measured beside the weights, except where these are divided (ZeRO-3) and cannot be exchanged.
+    The average, where there is one, is measured beside the weights.
+
+    Raises:
+        UserError: shards of the validation clips are missing or of another codec.
     """
     watching: list[pl.Callback] = []
     if training.validate_every_steps:
         clips = validation_set(place.encoded, training.validation_clips, stage.activate)
         subsets = condition_subsets(stage.activate)
         encoders = Encoders.load(place.encoded / "encoders.json")
-        source = TripleSource(ShardReader(place_of_shards(place.encoded)), encoders)
+        shards = ShardReader(place_of_shards(place.encoded))
+        shards.check(clips.of_shards(), encoders)
+        source = TripleSource(shards, encoders)
         weights = dict(RAW)
-        if average and place.compute.strategy != "zero3":
+        if average:
             weights["_ema"] = partial(average_in_place, average, place.ranks)
         watching.append(Validation(training, stage.steps, clips, subsets, source, diffusion, place, weights))
     if training.probe_every_steps and place.probe:

@@ -4,10 +4,10 @@ Lines are kept in `$OMNIHUMAN_HOME/throughput.jsonl`; those copied to docs/throu
 """
 
 import json
+import logging
 import os
-import re
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,11 @@ import torch
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.storage.work import omnihuman_home
+from omnihuman.training.device import is_processor, name_of
 from omnihuman.training.fit import StageRun
 from omnihuman.training.launch.placement import Placement
 
+log = logging.getLogger(__name__)
 SHARED = Path("docs/throughput.jsonl")
 _TOKENS, _SAMPLES = "throughput/tokens_per_second", "throughput/samples_per_second"
 _MEMORY = ("memory/gpu_peak_gib", "memory/process_peak_gib")
@@ -44,6 +46,8 @@ class Work:
     compile: bool
     samples_per_step: int
     accumulate: int
+    max_tokens_per_pack: int | None
+    loader_workers: int
     frozen: list[str]
     batching: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -79,7 +83,9 @@ def work_of(run: StageRun, compute: Compute, placed: Placement, device: str) -> 
         training.activation_checkpointing,
         training.compile,
         training.global_batch_size,
-        training.accumulate,
+        compute.accumulate,
+        compute.max_tokens_per_pack,
+        compute.loader_workers,
         list(run.stage.frozen),
         asdict(run.stage.batching),
         json.loads(json.dumps(asdict(run.model))),  # as a file gives it back
@@ -93,24 +99,53 @@ def device_name(compute: Compute, placed: Placement, environment: Mapping[str, s
     if placed.launcher != "local":
         return ""
     if compute.accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    if compute.accelerator == "cuda":
-        return ""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    return f"{model[1] if model else 'processor'}, {len(os.sched_getaffinity(0))} cores"
+        return name_of(torch.device("cuda"))
+    return "" if compute.accelerator == "cuda" else name_of(torch.device("cpu"))
 
 
-def find_speed(work: Work, tokens_per_sample: float, files: tuple[Path, ...] | None = None) -> Speed | None:
-    """The newest measurement of equal work on samples of about equal length."""
-    found = None
-    for file in files or (SHARED, omnihuman_home() / "throughput.jsonl"):
-        for line in file.read_text().splitlines() if file.is_file() else []:
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the table."""
+
+    work: Mapping[str, Any]
+    speed: Speed
+
+    @property
+    def device(self) -> str:
+        """On which it was measured."""
+        return self.work["device"]
+
+
+def find_speed(
+    work: Work, tokens_per_sample: float, accelerator: str, files: tuple[Path, ...] | None = None
+) -> Measurement | None:
+    """The newest measurement of equal work on samples of about equal length.
+
+    Args:
+        work: without a device, a line counts whatever its device.
+        accelerator: `compute.accelerator`, which tells processors from GPUs where no device is named.
+    """
+    wanted, found = asdict(work), None
+    for line in (line for file in files or (SHARED, omnihuman_home() / "throughput.jsonl") for line in _lines(file)):
+        like = abs(line.speed.tokens_per_sample / tokens_per_sample - 1) <= _LIKE
+        fits = bool(work.device) or accelerator == "auto" or is_processor(line.device) == (accelerator == "cpu")
+        if like and fits and line.work == (wanted if work.device else wanted | {"device": line.device}):
+            found = line
+    return found
+
+
+def _lines(file: Path) -> Iterator[Measurement]:
+    """The measurements of a table; a warning names a line that is none, such as one that was written by halves."""
+    for number, line in enumerate(file.read_text(errors="replace").splitlines() if file.is_file() else [], start=1):
+        try:
             entry = json.loads(line)
             speed = Speed(**entry["speed"])
-            if entry["work"] == asdict(work) and abs(speed.tokens_per_sample / tokens_per_sample - 1) <= _LIKE:
-                found = speed
-    return found
+            if not (isinstance(entry["work"]["device"], str) and float(speed.tokens_per_sample) > 0):
+                raise ValueError("no device or no tokens")
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s, line %d is no measurement and left out (%r): remove it", file, number, error)
+            continue
+        yield Measurement(entry["work"], speed)
 
 
 class Recorder:

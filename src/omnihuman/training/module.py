@@ -14,6 +14,7 @@ from omnihuman.config.schema.stage import Training
 from omnihuman.diffusion.loss import change_weight, flow_matching_loss, sigma_weight
 from omnihuman.diffusion.path import noisy_latents, velocity
 from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.training.loading import each_tensor
 from omnihuman.training.optimizer import make_optimizer
 from omnihuman.training.ranks import Ranks
 from omnihuman.training.watch import LossWatch
@@ -47,6 +48,7 @@ class StageModule(pl.LightningModule):
 
     Args:
         watch: judges the loss of each step, and knows the clips of a micro-step.
+        accumulate: micro-steps of a step.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class StageModule(pl.LightningModule):
         num_steps: int,
         watch: LossWatch,
         ranks: Ranks | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -69,7 +72,7 @@ class StageModule(pl.LightningModule):
         """Whether any rank was to stop when the step under way was computed; the same on all ranks."""
         self._config, self._diffusion, self._watch = config, diffusion, watch
         self._learning_rate, self._num_steps = learning_rate, num_steps
-        self._ranks = ranks or Ranks()
+        self._ranks, self._accumulate = ranks or Ranks(), accumulate
         self._micro_losses: list[float] = []
 
     def training_step(self, batch: Pack, batch_idx: int) -> Tensor:
@@ -79,10 +82,10 @@ class StageModule(pl.LightningModule):
         """
         loss = sample_losses(self.model, batch, self._diffusion).sum() / self._config.global_batch_size
         self._micro_losses.append(loss.item())
-        if len(self._micro_losses) == self._config.accumulate:
+        if len(self._micro_losses) == self._accumulate:
             self._finish(self._micro_losses)
             self._micro_losses = []
-        return loss * self._config.accumulate * self._ranks.size
+        return loss * self._accumulate * self._ranks.size
 
     def _finish(self, micro_losses: list[float]) -> None:
         """Before the weights change: one exchange between the ranks, and a look at the loss."""
@@ -104,6 +107,14 @@ class StageModule(pl.LightningModule):
         share = learning_rate_share(step - 1, self._num_steps, self._config.warmup_steps)
         return {"loss": self.losses[step - 1], "learning_rate": self._learning_rate * share}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning finds the end of a step by the number of micro-steps so far, which may have been others."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        num_batches = checkpoint["global_step"] * self._accumulate
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, num_batches))
+            counts["completed"] -= 1  # it is saved before the last one counts as completed
+
     def configure_optimizers(self) -> Any:
         """See `optimizer.make_optimizer`."""
         optimizer = make_optimizer(self.model, self._config, self._learning_rate)
@@ -114,11 +125,4 @@ class StageModule(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Pack, device: torch.device, dataloader_idx: int) -> Pack:
         """Moves the frozen dataclasses, which Lightning would try to change in place."""
-        return tuple(move_to_device(part, device) for part in batch)
-
-
-def move_to_device(batch: Any, device: torch.device) -> Any:
-    """The same frozen dataclass with every tensor, also nested ones, on `device`."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return type(batch)(**{name: move_to_device(value, device) for name, value in vars(batch).items()})
+        return tuple(each_tensor(part, lambda tensor: tensor.to(device, non_blocking=True)) for part in batch)

@@ -14,23 +14,8 @@ from omnihuman.encoders.video_codec import SPATIAL_FACTOR, num_latent_frames
 from omnihuman.errors import UserError
 from omnihuman.training.sampling import Draw
 
-Cost = Callable[[int], float]
-"""What a sample of so many tokens costs, in any unit."""
-
-
-@dataclass(frozen=True)
-class MeasuredCost:
-    """Seconds of a sample by its tokens, from measured lengths; attention makes long ones dearer than in proportion."""
-
-    tokens: tuple[int, ...]
-    """Measured lengths, rising."""
-    seconds: tuple[float, ...]
-
-    def __call__(self, tokens: int) -> float:
-        """Linear between the measured lengths, in proportion beyond them."""
-        if tokens > self.tokens[-1]:
-            return self.seconds[-1] * tokens / self.tokens[-1]
-        return float(np.interp(tokens, self.tokens, self.seconds))
+Cost = Callable[[Draw], float]
+"""What a draw costs to compute, in any unit; a pure function of the draw, the same on all ranks and at each start."""
 
 
 class TokenCounts:
@@ -63,21 +48,23 @@ class Division:
     world_size: int = 1
     tokens: TokenCounts | None = None
     """None: each draw counts as one."""
-    cost: Cost = float
-    """Without a table of measured runtimes a sample costs its tokens."""
+    cost: Cost | None = None
+    """None: a draw costs its tokens."""
 
-    def check(self, batch_size: int, packs_per_rank: int, stage: str) -> None:
+    def check(self, batch_size: int, packs_per_rank: int) -> None:
         """Raises `UserError` where a step might not fit its packs, before anything is loaded."""
         budget, largest = self.max_tokens_per_pack, self.tokens.largest() if self.tokens else 1
         samples = -(-batch_size // (self.world_size * packs_per_rank))
         if budget is None or samples * largest <= budget:
             return
-        remedy = "encode at a smaller encode.area_pixels"
-        if fitting := budget // largest:
-            remedy = f"training.accumulate to {-(-batch_size // (self.world_size * fitting))}, or {remedy}"
+        remedy = "encode at smaller encode.resolutions"
+        divisors = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
+        fitting = [count for count in divisors if -(-batch_size // (self.world_size * count)) * largest <= budget]
+        if fitting and batch_size // fitting[0] >= self.world_size:
+            remedy = f"compute.accumulate to {fitting[0]}, or {remedy}"
         raise UserError(
-            f"stages.{stage}.batching.max_tokens_per_pack is {budget}: {samples} sample(s) of {largest} tokens, the"
-            f" largest clip's with its reference and text, may come at once; set it to {samples * largest}, {remedy}"
+            f"compute.max_tokens_per_pack is {budget}: {samples} sample(s) of {largest} tokens, the largest clip's with"
+            f" its reference and text, may come at once; set it to {samples * largest}, {remedy}"
         )
 
     def packs(self, draws: Sequence[Draw], packs_per_rank: int | None = None) -> list[list[list[Draw]]]:
@@ -92,13 +79,13 @@ class Division:
             UserError: the draws do not fit so many packs.
         """
         tokens = [self.tokens(draw) if self.tokens else 1 for draw in draws]
+        costs = [self.cost(draw) for draw in draws] if self.cost else list(map(float, tokens))
         room = (self.max_tokens_per_pack or np.inf) * self.world_size
         least = max(1, int(np.ceil(sum(tokens) / room)))
         numbers = range(least, len(draws) // self.world_size + 1) if packs_per_rank is None else (packs_per_rank,)
         for number in numbers:
-            if packs := self._fill(tokens, number * self.world_size):
-                costs = [sum(self.cost(tokens[place]) for place in pack) for pack in packs]
-                of_ranks = _deal(costs, self.world_size)
+            if packs := self._fill(tokens, costs, number * self.world_size):
+                of_ranks = _deal([sum(costs[place] for place in pack) for pack in packs], self.world_size)
                 return [[[draws[place] for place in sorted(packs[number])] for number in mine] for mine in of_ranks]
         raise UserError(
             f"{len(draws)} samples of at most {max(tokens)} tokens do not fit {packs_per_rank or 'any number of'} packs"
@@ -106,9 +93,9 @@ class Division:
             " the number of packs a step"
         )
 
-    def _fill(self, tokens: list[int], num_packs: int) -> list[list[int]]:
+    def _fill(self, tokens: list[int], costs: list[float], num_packs: int) -> list[list[int]]:
         """Places of draws in so many packs; none where they do not fit."""
-        costs, room = [self.cost(count) for count in tokens], [self.max_tokens_per_pack or np.inf] * num_packs
+        room = [self.max_tokens_per_pack or np.inf] * num_packs
         packs: list[list[int]] = [[] for _ in range(num_packs)]
         so_far = [0.0] * num_packs
         for place in sorted(range(len(tokens)), key=lambda place: (-costs[place], place)):

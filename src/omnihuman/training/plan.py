@@ -65,18 +65,17 @@ def count_parameters(run: StageRun, encoders: Encoders) -> Parameters:
 def memory_parts(count: Parameters, training: Training, compute: Compute, ranks: int) -> list[Part]:
     """Weights, gradients, optimizer and average of one rank: bytes a parameter, times parameters, over ranks.
 
-    One process computes in float32, or in bfloat16 with its moments too; autocast copies live shortly. ZeRO keeps
+    One process keeps all in float32; copies of autocast live shortly. ZeRO keeps
     weights and gradients in the lower precision, and a float32 master beside the moments. Its buckets (50 million
     elements each for reducing and gathering) and what fragmentation costs are not in it.
     """
     moments = 2 * (count.trainable - count.by_muon) + count.by_muon
     told = "1 or 2 moments" if count.by_muon else "2 moments"
     if compute.strategy == "single":
-        width = 2 if training.precision == "bf16-true" else 4
         parts = [
-            Part("weights", f"{width} x parameters", width * count.total),
-            Part("gradients", f"{width} x trainable", width * count.trainable),
-            Part("optimizer", f"{told} x {width} x trainable", width * moments),
+            Part("weights", "4 x parameters", 4 * count.total),
+            Part("gradients", "4 x trainable", 4 * count.trainable),
+            Part("optimizer", f"{told} x 4 x trainable", 4 * moments),
             Part("average", "4 x trainable", 4 * count.trainable),
         ]
     else:
@@ -128,7 +127,7 @@ Row = tuple[str, str, str]
 
 
 def _places(run: StageRun, compute: Compute, placed: Placement, environment: Mapping[str, str]) -> Iterator[Row]:
-    device = device_name(compute, placed, environment) or "a device unknown here: set OMNIHUMAN_DEVICE"
+    device = device_name(compute, placed, environment) or "a device unknown here: OMNIHUMAN_DEVICE names it"
     how = f"{placed.launcher}, {placed.nodes} node(s) of {placed.processes}, {compute.strategy}"
     yield (
         "processes",
@@ -154,11 +153,13 @@ def _time(
 ) -> Iterator[Row]:
     price = gpu_hour_price(environment)
     device = device_name(compute, placed, environment)
-    speed = find_speed(work_of(run, compute, placed, device), tokens)
+    found = find_speed(work_of(run, compute, placed, device), tokens, compute.accelerator)
+    speed = found.speed if found else None
     batch = run.training.global_batch_size
     unmeasured = "nothing measured for this model, device and placement: a short run of it measures"
     peak = _UNKNOWN if speed is None or speed.peak_gib is None else f"{speed.peak_gib:.3g}"
-    measured = f"measured {speed.measured}" if speed else unmeasured
+    elsewhere = f" on {found.device}, the last device of equal work" if found and not device else ""
+    measured = f"measured {speed.measured}{elsewhere}" if speed else unmeasured
     yield "GiB a rank, at most", peak, f"{measured}, with activations" if speed else measured
     yield "steps", f"{run.stage.steps:,}", ""
     yield "tokens a step", f"{batch * tokens:,.0f}", f"at most: {batch} samples of {tokens:,.0f} on average"

@@ -1,15 +1,14 @@
 """Looks at what the model makes while it trains: figures, pictures and videos every so many steps."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import lightning.pytorch as pl
-from torch import nn
 
 from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.storage.files import publish_folder
+from omnihuman.training.divided import is_divided, whole_copy
 from omnihuman.training.evaluating import evaluating
 from omnihuman.training.module import StageModule
 from omnihuman.training.progress import EverySteps, Report
@@ -30,10 +29,11 @@ def probe_folder(work: Path, step: int) -> Path:
 
 
 class Probes(EverySteps):
-    """Runs a probe and reports its figures as `probe/NAME`.
+    """Runs a probe on rank 0 and reports its figures as `probe/NAME`.
 
-    Rank 0 alone does, except where weights are divided (ZeRO-3): there each pass gathers them from every rank, so all
-    make the same videos and only those of rank 0 are kept.
+    The other ranks go on, and wait for the first in the next step as long as ranks wait for one another. Where weights
+    are divided (ZeRO-3) the probe gets a copy of its own, so that neither its passes nor its failure concern anyone
+    else: that takes one copy of the weights on the first rank's processor, then on its GPU.
     """
 
     def __init__(self, probe: Probe, every: int, num_steps: int, work: Path, report: Report | None) -> None:
@@ -42,22 +42,18 @@ class Probes(EverySteps):
 
     def after_step(self, trainer: pl.Trainer, module: StageModule, step: int) -> None:
         """A probe that fails costs a picture, not the run."""
-        if not (trainer.is_global_zero or _is_divided(module)):
-            return
         try:
-            with evaluating(module.model), trainer.precision_plugin.forward_context():
-                if trainer.is_global_zero:
-                    with publish_folder(probe_folder(self._work, step)) as folder:
-                        figures = self._probe(module.model, step, folder)
-                else:
-                    with tempfile.TemporaryDirectory() as folder:
-                        figures = self._probe(module.model, step, Path(folder))
+            model = whole_copy(module.model, trainer.is_global_zero) if is_divided(module.model) else module.model
+            if model is None or not trainer.is_global_zero:
+                return
+            with (
+                evaluating(model.to(module.device)),
+                trainer.precision_plugin.forward_context(),
+                publish_folder(probe_folder(self._work, step)) as folder,
+            ):
+                figures = self._probe(model, step, folder)
         except Exception:
             log.exception("the probe after step %d failed; training goes on", step)
             return
-        if self._report and trainer.is_global_zero:
+        if self._report:
             self._report(step, {PREFIX + name: value for name, value in figures.items()})
-
-
-def _is_divided(module: nn.Module) -> bool:
-    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())

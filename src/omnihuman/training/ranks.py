@@ -1,12 +1,17 @@
 """The processes of one stage: which of them this one is, and what they tell one another."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
+
+from omnihuman.errors import UserError
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(minutes=30)
 """A rank waits this long for another, e.g. for the first to read through a large checkpoint."""
@@ -56,6 +61,27 @@ class Ranks:
         values = [value]
         distributed.broadcast_object_list(values)
         return values[0]
+
+    def together(self, make: Callable[[], T]) -> T:
+        """What `make` returns here, when it has returned on every rank.
+
+        Raises:
+            UserError: it failed on another rank; here its own error is raised.
+        """
+        if self.size == 1:
+            return make()
+        made: T | None = None
+        problem: Exception | None = None
+        try:
+            made = make()
+        except Exception as error:  # whatever it is, the others must not wait
+            problem = error
+        failed = {rank: said for rank, said in enumerate(self.gather(repr(problem) if problem else "")) if said}
+        if problem:
+            raise problem
+        for rank, said in failed.items():
+            raise UserError(f"rank {rank} failed, and this one ends with it: {said}")
+        return cast(T, made)
 
     def sum(self, *values: float) -> list[float]:
         """Each value added up over the ranks in double precision."""

@@ -1,36 +1,36 @@
 """The step `train STAGE`: resumable training of one stage, from encoded clips to published weights."""
 
-import copy
 import csv
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 
 from omnihuman.config.schema.compute import Compute
+from omnihuman.data.manifest import one_row_a_clip
 from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
 from omnihuman.errors import UserError
-from omnihuman.model.checkpoint import WEIGHTS, ModelDescription, load_model, save_model
+from omnihuman.model.checkpoint import ModelDescription, save_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
-from omnihuman.model.prediction import Departure
 from omnihuman.storage.files import file_sha256, publish, publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 from omnihuman.training.checkpoints import Checkpoint
-from omnihuman.training.dataset import training_samples
+from omnihuman.training.dataset import stored_pictures, training_samples
 from omnihuman.training.fit import StageRun, fit
 from omnihuman.training.freezing import freeze
-from omnihuman.training.identity import check_same_run, of_the_weights
+from omnihuman.training.identity import check_same_run, note_run, of_the_weights, run_identity
 from omnihuman.training.packing import Division, TokenCounts
 from omnihuman.training.place import Place
 from omnihuman.training.probes import Probe
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
+from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES
+from omnihuman.training.start import initial_model, start_weights
 from omnihuman.training.strategy import check_ranks
 from omnihuman.training.watch import LossSpike
 from omnihuman.training.zero import consolidate
@@ -42,11 +42,13 @@ _CODE = (
     "batch.py", "keyed_random.py", "packed.py",
 )  # fmt: skip
 _CODE_THAT_LOOKS_ON = (
-    "training/launch", "training/averaged.py", "training/evaluating.py", "training/insight.py", "training/measured.py",
-    "training/plan.py", "training/probes.py", "training/profile.py", "training/progress.py", "training/throughput.py",
-    "training/validation.py",
+    "training/launch", "training/averaged.py", "training/device.py", "training/divided.py", "training/evaluating.py",
+    "training/insight.py", "training/measured.py", "training/plan.py", "training/probes.py", "training/profile.py",
+    "training/progress.py", "training/throughput.py", "training/validation.py",
 )  # fmt: skip
 """Changed, it leaves the weights as they are, so that unfinished work and running jobs go on."""
+_TRIES = 3
+"""To have a whole checkpoint of the last step."""
 
 
 def train_stage(
@@ -83,14 +85,15 @@ def train_stage(
             shutil.rmtree(folder)
         return
     place = Place(encoded, work, compute or Compute(), ranks or Ranks(), report, probe)
-    check_start(run, encoded, place.compute, place.ranks)
-    check_same_run(run, _start_weights(run, models), place)
+    check_start(run, encoded, models, place.compute, place.ranks)
+    identity = run_identity(run, start_weights(run, models), encoded) if place.ranks.first else {}
+    check_same_run(identity, place)
     samples = training_samples(encoded)
     encoders = Encoders.load(encoded / "encoders.json")
-    clips = {str(shard): part["clip_id"].tolist() for shard, part in samples.groupby("shard")}
-    ShardReader(place_of_shards(encoded)).check(clips, encoders)
-    model, known = _initial_model(run, samples, encoded, encoders, models)
+    ShardReader(place_of_shards(encoded)).check(stored_pictures(samples), encoders)
+    model, known = initial_model(run, samples, encoded, encoders, models)
     counts = freeze(model, run.stage.frozen, run.name)
+    note_run(identity, place)  # the parent fits, so from here on the folder is of this run
     log.info("%s: %s", run.name, counts)
     note = _why_pass_on(run, samples)
     description = ModelDescription(
@@ -111,24 +114,52 @@ def train_stage(
                 save_model(folder, model, description)
                 _save_losses(folder / "loss.csv", [])
     else:
-        finished = _fit_past_spikes(run, model, samples, description, place)
+        models_to_begin_with = [model]
+        del model  # so that the memory of an attempt that is given up is free
+
+        def begin() -> OmniHumanTransformer:
+            if models_to_begin_with:
+                return models_to_begin_with.pop()
+            again, _ = initial_model(run, samples, encoded, encoders, models)
+            freeze(again, run.stage.frozen, run.name)
+            return again
+
+        finished = _fit_to_the_end(run, begin, samples, description, place)
         if place.ranks.first:
             _publish(finished, models / run.name)
     place.ranks.wait()
 
 
-def _fit_past_spikes(
-    run: StageRun, model: OmniHumanTransformer, samples: pd.DataFrame, description: ModelDescription, place: Place
+def _fit_to_the_end(
+    run: StageRun,
+    begin: Callable[[], OmniHumanTransformer],
+    samples: pd.DataFrame,
+    description: ModelDescription,
+    place: Place,
 ) -> Checkpoint:
-    """`fit`, and again from the last good checkpoint, or from the first weights, after each step that is left out."""
-    first_weights = copy.deepcopy(model) if run.training.on_loss_spike == "skip" else None
+    """`fit`, and again from the last good checkpoint after a step that is left out, or where the last save is damaged.
+
+    Args:
+        begin: makes the model that the stage begins with.
+    """
+    damaged = 0
     while True:
         try:
-            return fit(run, model, samples, description, place)
+            finished = fit(run, begin(), samples, description, place)
         except LossSpike as spike:
-            assert first_weights is not None
             log.warning("%s: %s; going back to the last good checkpoint and leaving the step out", run.name, spike)
-            model = copy.deepcopy(first_weights)
+            continue
+        reached = finished.manifest.step if finished else 0
+        if finished and reached >= run.stage.steps:
+            return finished
+        damaged += 1
+        if damaged == _TRIES:
+            raise UserError(
+                f"{run.name}: the checkpoint of step {run.stage.steps} was damaged after it was written, {_TRIES} times"
+                f" running: nothing is published. Check the disk under {place.work}, then start the stage again"
+            )
+        steps = run.stage.steps - reached
+        log.warning("%s: training %d step(s) again, since their checkpoint is damaged", run.name, steps)
 
 
 def _publish(checkpoint: Checkpoint, target: Path) -> None:
@@ -137,14 +168,16 @@ def _publish(checkpoint: Checkpoint, target: Path) -> None:
         _save_losses(folder / "loss.csv", json.loads((checkpoint.folder / LOSSES).read_text()))
 
 
-def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) -> None:
+def check_start(run: StageRun, encoded: Path, models: Path, compute: Compute, ranks: Ranks) -> None:
     """What a rank can know before it meets the others or touches a GPU.
 
     Raises:
-        UserError: there is no training clip, there are too many ranks, or a step might not fit its packs.
+        UserError: the weights to start from are missing, there is no training clip, or none so small as a phase asks
+            for, there are too many ranks, or a step might not fit its packs.
     """
+    start_weights(run, models)
     samples = training_samples(encoded)
-    check_ranks(compute, run.training, ranks, len(samples))
+    check_ranks(compute, run.training, ranks, len(one_row_a_clip(samples)))
     many_sizes = run.stage.batching.sizes == "native" or run.stage.data.pictures_share > 0
     if compute.strategy == "zero3" and ranks.size > 1 and many_sizes:
         raise UserError(
@@ -152,32 +185,26 @@ def check_start(run: StageRun, encoded: Path, compute: Compute, ranks: Ranks) ->
             " native or data.pictures_share): ranks would gather the weights different numbers of times; set zero2, or"
             " one_size and no pictures"
         )
-    tokens = TokenCounts(samples, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
-    division = Division(run.stage.batching.max_tokens_per_pack, ranks.size, tokens)
-    division.check(run.training.global_batch_size, run.training.accumulate, run.name)
+    order = SampleOrder(samples, run.stage, run.training.global_batch_size, run.seed, run.name)
+    drawn = samples[order.expected_draws() > 0]  # where phases are low, the largest sizes are not
+    tokens = TokenCounts(drawn, Encoders.load(encoded / "encoders.json"), run.model.patch_size)
+    division = Division(compute.max_tokens_per_pack, ranks.size, tokens)
+    division.check(run.training.global_batch_size, compute.accumulate)
 
 
 def stage_key(run: StageRun, encoded: Path, models: Path) -> str:
-    """Hash of everything that decides the weights: equal keys resume from one another, and nothing else does."""
-    parent = _start_weights(run, models)
+    """Hash of everything that decides the weights: equal keys resume from one another, and nothing else does.
+
+    Raises:
+        UserError: the weights to start from are missing.
+    """
+    parent = start_weights(run, models)
     return content_key(
         run=of_the_weights(run),
         code=code_key(*_CODE, without=_CODE_THAT_LOOKS_ON),
         shards=[file_sha256(path) for path in sorted(encoded.glob("*"))],
-        parent=file_sha256(parent) if parent and parent.is_file() else "",
+        parent=file_sha256(parent) if parent else "",
     )
-
-
-def _start(run: StageRun, models: Path) -> Path | None:
-    """The folder of the model that a stage starts from; None: it starts from random weights."""
-    if run.stage.parent:
-        return models / run.stage.parent
-    return Path(run.stage.base).expanduser() if run.stage.base else None
-
-
-def _start_weights(run: StageRun, models: Path) -> Path | None:
-    start = _start(run, models)
-    return start / WEIGHTS if start else None
 
 
 def training_clips(encoded: Path) -> dict[str, int]:
@@ -189,49 +216,9 @@ def training_clips(encoded: Path) -> dict[str, int]:
     return _num_clips(training_samples(encoded))
 
 
-def _initial_model(
-    run: StageRun, samples: pd.DataFrame, encoded: Path, encoders: Encoders, models: Path
-) -> tuple[OmniHumanTransformer, tuple[str, ...]]:
-    """The weights to start from, and the modalities that they know."""
-    start = _start(run, models)
-    if start is None:
-        torch.manual_seed(run.seed)
-        model = OmniHumanTransformer(run.model, encoders.widths)
-        if isinstance(model.prediction, Departure):
-            model.prediction.latent_std.copy_(latent_std(samples, encoded))
-        return model, ("text", "reference")
-    if run.stage.parent and not (start / WEIGHTS).is_file():
-        raise UserError(
-            f"stages.{run.name}.parent is {run.stage.parent}: {start / WEIGHTS} is missing, run"
-            f" `dvc repro train@{run.stage.parent}` first"
-        )
-    model, parent = load_model(start)
-    if run.stage.parent and (parent.model != run.model or parent.encoders != encoders):
-        raise UserError(
-            f"{start} was trained with another model or other encoders than stage {run.name} is configured for: run"
-            " `dvc repro` to train the parent again"
-        )
-    if parent.model != run.model or not parent.encoders.same_networks(encoders):
-        raise UserError(
-            f"{start}, the base of stage {run.name}, was imported for another model or other encoders than are"
-            " configured: import it again with the present model.* and encode.*"
-        )
-    return model.train(), tuple(dict.fromkeys((*parent.modalities, "text", "reference")))
-
-
 def _num_clips(samples: pd.DataFrame) -> dict[str, int]:
-    return {m: int(samples[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(samples)}
-
-
-def latent_std(samples: pd.DataFrame, encoded: Path) -> torch.Tensor:
-    """Root mean square [C] of the latents, from at most 64 clips spread over the samples."""
-    chosen = samples.iloc[:: max(1, len(samples) // 64)].head(64)
-    shards = ShardReader(place_of_shards(encoded))
-    squares = [
-        np.square(shards.clip(row["shard"], row["clip_id"]).latents.astype(np.float64)).mean(axis=(0, 2, 3, 4))
-        for row in chosen.to_dict("records")
-    ]
-    return torch.from_numpy(np.sqrt(np.mean(squares, axis=0))).float().clamp(min=1e-3)
+    clips = one_row_a_clip(samples)
+    return {m: int(clips[f"{m}_eligible"].sum()) for m in ("audio", "pose")} | {"text": len(clips)}
 
 
 def _why_pass_on(run: StageRun, samples: pd.DataFrame) -> str:

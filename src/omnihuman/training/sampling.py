@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from omnihuman.config.schema.stage import Mix, Phase, Stage
+from omnihuman.data.manifest import rows_within
 from omnihuman.encoders.video_codec import num_latent_frames
 from omnihuman.errors import UserError
 from omnihuman.keyed_random import generator, uniform
@@ -78,21 +79,21 @@ def _ends(weights: np.ndarray) -> np.ndarray:
 
 
 class _PhaseDraws:
-    """The clips of one phase in pools, of one size each or of all sizes."""
+    """The clips of one phase, each at one of its sizes, in pools, of one size each or of all sizes."""
 
     def __init__(self, samples: pd.DataFrame, stage: Stage, phase: Phase, where: str) -> None:
-        width, height = samples["width"].to_numpy(np.int64), samples["height"].to_numpy(np.int64)
-        rows = np.flatnonzero(width * height <= (phase.area_pixels or np.inf))
+        rows = rows_within(samples, phase.area_pixels)
         if not len(rows):
             raise UserError(
-                f"{where}.area_pixels is {phase.area_pixels}: no clip is so small, the smallest has"
-                f" {(width * height).min()} pixels; raise it or encode more clips"
+                f"{where}.area_pixels is {phase.area_pixels}: no clip is encoded so small, the smallest at"
+                f" {samples['area_pixels'].min()}; raise it, or add to encode.resolutions and run `dvc repro encode`"
             )
+        width, height = samples["width"].to_numpy(np.int64), samples["height"].to_numpy(np.int64)
         audio, pose = (samples[name].to_numpy(bool)[rows] for name in ("audio_eligible", "pose_eligible"))
         weights, text_only = draw_weights(audio, pose, stage.mix), stage.data.text_only_fraction
         combined = weights if not text_only else (1 - text_only) * weights + text_only / len(rows)
         self.probabilities = np.zeros(len(samples))
-        """Of each clip; zero where it is too large for the phase."""
+        """Of each row; in a phase one row of a clip is drawn, or none where all are too large."""
         self.probabilities[rows] = combined
         self.num_latents = num_latent_frames(phase.num_frames) if phase.num_frames else None
         self._text_only_weight = text_only / len(rows)
@@ -113,7 +114,7 @@ class _PhaseDraws:
         return pool.draw(random, count)
 
     def text_only_share(self, row: int) -> float:
-        """Share of the draws of a clip that train text alone, such that those come from all clips alike."""
+        """Share of the draws of a row that train text alone, such that those come from all clips alike."""
         return self._text_only_weight / self.probabilities[row]
 
 
@@ -121,7 +122,8 @@ class SampleOrder:
     """The draws of every step of a stage.
 
     Args:
-        samples: columns `width`, `height`, `audio_eligible` and `pose_eligible`, one row a clip.
+        samples: columns `area_pixels`, `larger_area_pixels`, `width`, `height`, `audio_eligible` and `pose_eligible`,
+            as in samples.parquet.
         batch_size: draws of a step, over all ranks.
         name: of the stage.
 
@@ -152,7 +154,7 @@ class SampleOrder:
         return [self._sample(int(row), first + place, draws) for place, row in enumerate(rows)]
 
     def expected_draws(self) -> np.ndarray:
-        """float64 [clips]: how often each clip is drawn over the whole stage."""
+        """float64 [rows]: how often each row is drawn over the whole stage."""
         steps = np.diff(self._ends, prepend=0)
         parts = zip(steps, self._draws, strict=True)
         return self.batch_size * sum(count * draws.probabilities for count, draws in parts)  # pyright: ignore

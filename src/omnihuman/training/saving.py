@@ -5,9 +5,11 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+from safetensors.torch import save_file
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.stage import Training
@@ -15,8 +17,10 @@ from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, save_description
 from omnihuman.training.checkpoints import STATE, Checkpoints
 from omnihuman.training.ema import WeightAverage, fragments
+from omnihuman.training.freezing import UNCHANGED, unchanged_tensors
 from omnihuman.training.module import StageModule
 from omnihuman.training.ranks import Ranks
+from omnihuman.training.strategy import keeps_unchanged_apart
 
 LOSSES = "losses.json"
 """In a checkpoint: mean loss of every step."""
@@ -48,6 +52,12 @@ class SaveCheckpoints(pl.Callback):
         self._checkpoints, self._average, self._description = checkpoints, average, description
         self._step = 0
         self._handler: Any = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keeps what the stage leaves as it is, before DeepSpeed or Lightning round the weights."""
+        unchanged = unchanged_tensors(self._module.model)
+        if unchanged and keeps_unchanged_apart(self._compute):
+            self._checkpoints.share(UNCHANGED, partial(save_file, unchanged))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a SIGTERM waits for the end of the step."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from omnihuman.training.dataset import SampleSettings, active_conditions
+from omnihuman.data.manifest import one_row_a_clip
+from omnihuman.training.dataset import SampleSettings, drawn_conditions
 from omnihuman.training.sampling import SampleOrder
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,7 @@ def realised_shares(order: SampleOrder, settings: SampleSettings, samples: pd.Da
     for step in range(-(-num_draws // order.batch_size)):
         for draw in order.batch(step):
             has = {name: bool(flags[name][draw.row]) for name in _POOLS}
-            active = active_conditions(
-                settings,
-                draw.index,
-                has_audio=has["audio"],
-                has_pose=has["pose"],
-                text_only=draw.text_only,
-                is_picture=draw.is_picture,
-            )
+            active = drawn_conditions(settings, draw, has_audio=has["audio"], has_pose=has["pose"])
             on = (active.text, active.reference, active.audio, active.pose)
             rows.append((*on, active.motion, draw.text_only, draw.is_picture, not any(on), *has.values()))
     table = np.array(rows[:num_draws], bool)
@@ -77,8 +71,10 @@ def log_draws(order: SampleOrder, samples: pd.DataFrame, settings: SampleSetting
         Repeats of the most drawn clip of each pool: `audio`, `pose` and `other`, as far as there are any.
     """
     name, stage = settings.stage_name, settings.stage
-    expected = order.expected_draws()
-    flags = {pool: samples[f"{pool}_eligible"].to_numpy(bool) for pool in _POOLS}
+    clip = np.cumsum(samples["larger_area_pixels"] == 0) - 1  # a clip's sizes stand together, the largest first
+    expected = np.bincount(clip, order.expected_draws())
+    clips = one_row_a_clip(samples)
+    flags = {pool: clips[f"{pool}_eligible"].to_numpy(bool) for pool in _POOLS}
     pools = {**flags, "other": ~(flags["audio"] | flags["pose"])}
     repeats = {pool: float(expected[rows].max()) for pool, rows in pools.items() if rows.any()}
     shown = (f"{count:.1f} times where {_POOLS.get(pool, 'fit for neither')}" for pool, count in repeats.items())

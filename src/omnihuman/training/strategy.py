@@ -2,6 +2,7 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +45,30 @@ class ZeroPrecision(DeepSpeedPrecision):
         super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
 
-class ProcessorZero(DeepSpeedStrategy):
+class Zero(DeepSpeedStrategy):
+    """DeepSpeed, with an optimizer that is after a load what it was before the save."""
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """As the parent's.
+
+        From a checkpoint for any number of ranks, DeepSpeed 0.19 gives under ZeRO-3 every group of parameters the first
+        one's weight decay, and all one and the same counter of steps, so that each step counts once for each group.
+        """
+        optimizer: torch.optim.Optimizer = self.deepspeed_engine.optimizer.optimizer
+        fixed = [
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            for group in optimizer.param_groups
+        ]
+        loaded = super().load_checkpoint(checkpoint_path, weights_only)
+        for group, own in zip(optimizer.param_groups, fixed, strict=True):
+            group.update(own)
+        for state in optimizer.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
+        return loaded
+
+
+class ProcessorZero(Zero):
     """ZeRO on ranks of the processor, by gloo; Lightning refuses any accelerator but CUDA."""
 
     @property
@@ -68,6 +92,14 @@ class ProcessorZero(DeepSpeedStrategy):
         self._init_deepspeed_distributed()
 
 
+def keeps_unchanged_apart(compute: Compute) -> bool:
+    """Whether checkpoints hold what no step changes in a file of its own, in float32.
+
+    DeepSpeed stores only what trains from its float32 master.
+    """
+    return compute.strategy in ZERO_STAGES
+
+
 def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: int) -> None:
     """Refuses what cannot run, before a GPU is touched.
 
@@ -84,17 +116,22 @@ def check_ranks(compute: Compute, training: Training, ranks: Ranks, num_clips: i
             f"compute.strategy is single, but {ranks.size} processes were started: set compute.strategy to zero2, or"
             " start one process"
         )
-    per_step = training.global_batch_size // training.accumulate
+    per_step = training.global_batch_size // compute.accumulate
     if ranks.size > per_step:
         raise UserError(
-            f"training.global_batch_size is {training.global_batch_size}, in {training.accumulate} micro-step(s)"
-            f" (training.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
+            f"training.global_batch_size is {training.global_batch_size}, in {compute.accumulate} micro-step(s)"
+            f" (compute.accumulate): {per_step} sample(s) at once for {ranks.size} ranks; start at most {per_step}"
             " ranks, or change either key"
         )
     if ranks.size > num_clips:
         raise UserError(
             f"{ranks.size} ranks for {num_clips} training clip(s): start at most {num_clips} ranks, or encode more"
         )
+
+
+def trains_on_gpu(compute: Compute) -> bool:
+    """Whether weights and packs go to a GPU."""
+    return compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
 
 
 def trainer_arguments(
@@ -105,10 +142,10 @@ def trainer_arguments(
     Args:
         from_universal: the checkpoint to go on from fits any number of ranks, see `zero.reshard`.
     """
-    on_gpu = compute.accelerator == "cuda" or (compute.accelerator == "auto" and torch.cuda.is_available())
+    on_gpu = trains_on_gpu(compute)
     arguments: dict[str, Any] = {
         "accelerator": "cuda" if on_gpu else "cpu",
-        "accumulate_grad_batches": training.accumulate,
+        "accumulate_grad_batches": compute.accumulate,
         "gradient_clip_val": training.gradient_clip,
         "use_distributed_sampler": False,  # every rank draws its own share
     }
@@ -121,7 +158,7 @@ def trainer_arguments(
     return {**arguments, "strategy": strategy, "devices": ranks.local_size, "num_nodes": nodes}
 
 
-def _zero(compute: Compute, training: Training, on_gpu: bool, ranks: Ranks) -> DeepSpeedStrategy:
+def _zero(compute: Compute, training: Training, on_gpu: bool, ranks: Ranks) -> Zero:
     options: dict[str, Any] = {
         "stage": ZERO_STAGES[compute.strategy],
         "offload_optimizer": compute.offload in ("optimizer", "all"),
@@ -133,6 +170,6 @@ def _zero(compute: Compute, training: Training, on_gpu: bool, ranks: Ranks) -> D
         "precision_plugin": ZeroPrecision(training.precision, "cuda" if on_gpu else "cpu"),
     }
     if on_gpu:
-        return DeepSpeedStrategy(**options)
+        return Zero(**options)
     os.environ.update(DS_ACCELERATOR="cpu", LOCAL_SIZE=str(ranks.local_size))
     return ProcessorZero(process_group_backend="gloo", **options)

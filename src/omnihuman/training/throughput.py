@@ -1,7 +1,9 @@
 """What a stage costs: tokens a second, share of the peak, memory, time spent waiting for data, hours and money.
 
-Counted as a throughput record is: the operations of real tokens alone, three forward passes a step, against the dense
-peak. What is neither a step nor waiting for its data (validation, probes, checkpoints) is in the hours alone.
+Counted as a throughput record is: the operations of real tokens alone, forth, and back as far as what is trained needs
+gradients, against the dense peak. MFU is of the model's operations: what activation checkpointing computes again takes
+its time and is not counted (that would be HFU, of the hardware's operations). What is neither a step nor waiting for
+its data (validation, probes, checkpoints) is in the hours alone.
 """
 
 import json
@@ -21,8 +23,9 @@ from omnihuman.batch import Pack, TrainingBatch, Widths
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Training
 from omnihuman.errors import UserError
-from omnihuman.model.flops import omnihuman_flops
+from omnihuman.model.flops import Trains, omnihuman_flops
 from omnihuman.storage.files import publish
+from omnihuman.training.device import name_of, note_device
 from omnihuman.training.progress import Report
 from omnihuman.training.ranks import Ranks
 
@@ -60,8 +63,12 @@ class Fetched:
     waited_seconds: float
 
 
-def pack_size(pack: Pack, config: Model, widths: Widths) -> PackSize:
-    """Samples, tokens and operations of a pack that lies on the CPU."""
+def pack_size(pack: Pack, config: Model, widths: Widths, trains: Trains) -> PackSize:
+    """Samples, tokens and operations of a pack that lies on the CPU.
+
+    Args:
+        trains: which parameters a step trains.
+    """
     grids: list[tuple[int, int, int]] = []
     text: list[int] = []
     reference_on: list[bool] = []
@@ -74,7 +81,7 @@ def pack_size(pack: Pack, config: Model, widths: Widths) -> PackSize:
     places = [height * width // config.patch_size**2 for _, height, width in grids]
     video = sum((grid[0] + on) * place for grid, on, place in zip(grids, reference_on, places, strict=True))
     counted = config.audio_fusion == "cross_attention"
-    flops = 3 * omnihuman_flops(config, widths, grids, text, reference_on, audio_on) if counted else 0
+    flops = omnihuman_flops(config, widths, grids, text, reference_on, audio_on, trains) if counted else 0
     return PackSize(len(grids), video + sum(text), flops)
 
 
@@ -86,10 +93,10 @@ def _grid(part: TrainingBatch) -> tuple[int, int, int]:
 class TimedPacks:
     """Packs with the time that the training loop waits for them."""
 
-    def __init__(self, packs: Iterable[Pack], config: Model, widths: Widths) -> None:
+    def __init__(self, packs: Iterable[Pack], config: Model, widths: Widths, trains: Trains) -> None:
         self.fetched: deque[Fetched] = deque()
         """What was handed out and not yet trained on: a loop fetches ahead."""
-        self._packs, self._config, self._widths = packs, config, widths
+        self._packs, self._config, self._widths, self._trains = packs, config, widths, trains
 
     def __iter__(self) -> Iterator[Pack]:
         """Yields pack after pack."""
@@ -102,7 +109,7 @@ class TimedPacks:
             except StopIteration:
                 return
             waited = time.monotonic() - start
-            self.fetched.append(Fetched(pack_size(pack, self._config, self._widths), waited))
+            self.fetched.append(Fetched(pack_size(pack, self._config, self._widths, self._trains), waited))
             yield pack
 
 
@@ -225,8 +232,9 @@ class Throughput(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to count."""
         cuda = pl_module.device.type == "cuda"
-        name = torch.cuda.get_device_name(pl_module.device) if cuda else ""
-        self._peak = peak_flops(name, self._training.precision)
+        self._peak = peak_flops(name_of(pl_module.device), self._training.precision)
+        if self._ranks.first:
+            note_device(self._work, pl_module.device)
         meter_file = self._work / "hours.json"
         self._meter = Meter(meter_file, self._ranks.size if cuda else 0, self._price)
         self._window, self._reported = Window(), trainer.global_step

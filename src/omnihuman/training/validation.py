@@ -21,7 +21,7 @@ from omnihuman.conditions.assembly import ActiveConditions, assemble, join_condi
 from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Training
-from omnihuman.data.manifest import read_table
+from omnihuman.data.manifest import one_row_a_clip, read_table
 from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
 from omnihuman.data.speech_features import with_speech
 from omnihuman.keyed_random import generator, uniform
@@ -58,6 +58,13 @@ class ValidationSet:
     held_out: bool
     """False where the data has no test split, so that these clips are trained on as well."""
 
+    def of_shards(self) -> dict[str, list[str]]:
+        """The clips of each shard."""
+        shards: dict[str, list[str]] = {}
+        for clip in self.clips:
+            shards.setdefault(clip.shard, []).append(clip.clip_id)
+        return shards
+
 
 def condition_subsets(activate: Activation) -> dict[str, tuple[str, ...]]:
     """What is on beside text, by the subset's name: each has one condition more, as far as the stage knows them."""
@@ -71,7 +78,7 @@ def validation_set(encoded: Path, count: int, activate: Activation) -> Validatio
     Clips that may carry everything the stage knows come first: where there are enough of them, the subsets are
     measured on the same clips and differ by their conditions alone.
     """
-    table = read_table(encoded / "samples.parquet")
+    table = one_row_a_clip(read_table(encoded / "samples.parquet"))
     table = table[table["status"] == "ok"]
     test = table[table["split"] == "test"]
     rows = (table if test.empty else test).to_dict("records")
@@ -135,13 +142,17 @@ def validation_losses(
     Args:
         losses: of the samples of a pack.
         subsets: see `condition_subsets`; one for which no clip is eligible is left out.
+
+    Raises:
+        UserError: a clip cannot be read, on all ranks alike: none waits in a pass for one that does not come.
     """
     figures: dict[str, float] = {}
     for name, on in subsets.items():
         fit = [clip for clip in clips.clips if {"audio", "pose"} & set(on) <= clip.eligible]
         table = torch.zeros(len(fit), len(SIGMAS), dtype=torch.float64)
         for place, counts in turns(len(fit), ranks):
-            measured = losses((source.triples(fit[place], on),)).double().cpu()
+            triples = ranks.together(lambda clip=fit[place], on=on: source.triples(clip, on))
+            measured = losses((triples,)).double().cpu()
             if counts:
                 table[place] = measured
         if fit:

@@ -53,7 +53,7 @@ class LossWatch:
 
     def judge_gradient(self, step: int) -> None:
         """As `judge`, of a step whose gradient is no number although its loss is one."""
-        self._refuse("the gradient is no number", step, [0.0] * self.config.accumulate)
+        self._refuse("the gradient is no number", step, [0.0] * len(self.packs.draws(step)))
 
     def _refuse(self, problem: str, step: int, micro_losses: list[float]) -> None:
         clips = ", ".join(self._clips(step, micro_losses))

@@ -8,35 +8,62 @@ from os import devnull
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import DESCRIPTION, ModelDescription, read_description, save_description, save_weights
+from omnihuman.model.omnihuman import OmniHumanTransformer
 from omnihuman.storage.files import publish_folder
-from omnihuman.training.checkpoints import MANIFEST, STATE, damage, read_manifest, write_manifest
+from omnihuman.training.checkpoints import MANIFEST, STATE, damage, link_or_copy, read_manifest, write_manifest
 from omnihuman.training.ema import averaged_weights
+from omnihuman.training.freezing import UNCHANGED
 from omnihuman.training.strategy import ZERO_STAGES
 
 _TAG = "checkpoint"
 """The name that Lightning gives what DeepSpeed writes."""
+_UNIVERSAL = "latest_universal"
+"""DeepSpeed's file that says which of its checkpoints fits any number of ranks."""
+_REMEDY = "take an earlier checkpoint"
 
 
 def whole_weights(folder: Path) -> tuple[dict[str, Tensor], bool]:
     """The model's tensors in float32 from a checkpoint's folder, and whether they are a moving average.
 
-    Buffers, which no step changes, are never averaged.
+    What no step changes, frozen parameters and buffers, is never averaged, and is bit by bit what the stage began with.
+
+    Raises:
+        UserError: a tensor or a part of the average is missing.
     """
-    state = folder / STATE
-    if state.is_dir():
+    description = read_description(folder / DESCRIPTION)
+    with torch.device("meta"):
+        model = OmniHumanTransformer(description.model, description.encoders.widths)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    average = averaged_weights(folder, shapes)
+    unchanged = load_file(folder / UNCHANGED) if (folder / UNCHANGED).is_file() else {}
+    whole = {**_stored_weights(folder / STATE), **average, **unchanged}
+    if missing := sorted(shapes.keys() - whole.keys()):
+        raise UserError(f"{folder} lacks {len(missing)} tensors of its model, first {missing[0]}: {_REMEDY}")
+    # Flat where DeepSpeed has made them fit any number of ranks, and perhaps padded.
+    return {name: whole[name].flatten()[: shape.numel()].reshape(shape) for name, shape in shapes.items()}, bool(
+        average
+    )
+
+
+def _stored_weights(state: Path) -> dict[str, Tensor]:
+    """What trains, and without ZeRO everything, in float32."""
+    if state.is_file():
+        stored = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    elif (state / _UNIVERSAL).is_file():
+        files = {path.name: path / "fp32.pt" for path in (state / _TAG / "zero").iterdir() if path.is_dir()}
+        loaded = {name: torch.load(path, map_location="cpu", weights_only=True) for name, path in files.items()}
+        stored = {name: of["param"] if isinstance(of, dict) else of for name, of in loaded.items()}
+    else:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
         with Path(devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            stored = get_fp32_state_dict_from_zero_checkpoint(str(state), _TAG)
-    else:
-        stored = torch.load(state, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    weights = {name.removeprefix("model."): tensor.float() for name, tensor in stored.items()}
-    average = averaged_weights(folder, {name: tensor.shape for name, tensor in weights.items()})
-    return {**weights, **average}, bool(average)
+            stored = get_fp32_state_dict_from_zero_checkpoint(str(state), _TAG, exclude_frozen_parameters=True)
+    return {name.removeprefix("model."): tensor.float() for name, tensor in stored.items()}
 
 
 def consolidate(folder: Path, target: Path) -> ModelDescription:
@@ -72,12 +99,13 @@ def reshard(folder: Path) -> Path:
         raise UserError(f"{folder} was written by compute.strategy={manifest.strategy}: one process goes on from it")
     final = folder.with_name(f"{folder.name}-universal")
     with publish_folder(final) as target:
-        for path in folder.iterdir():
-            if path.is_file() and path.name != MANIFEST:
-                shutil.copy2(path, target)
+        kept = [path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST]
+        for path in kept:
+            link_or_copy(path, target / path.name)
         _to_universal(folder / STATE / _TAG, target / STATE / _TAG)
-        (target / STATE / "latest_universal").write_text(_TAG)
-        write_manifest(target, manifest.step, manifest.strategy, num_ranks=0)
+        (target / STATE / _UNIVERSAL).write_text(_TAG)
+        known = {path.name: manifest.sha256[path.name] for path in kept}
+        write_manifest(target, manifest.step, manifest.strategy, num_ranks=0, known=known)
     shutil.rmtree(folder)
     return final
 
@@ -94,4 +122,4 @@ def _to_universal(source: Path, target: Path) -> None:
 
 def _check_whole(folder: Path) -> None:
     if problem := damage(folder):
-        raise UserError(f"{problem}: take an earlier checkpoint")
+        raise UserError(f"{problem}: {_REMEDY}")

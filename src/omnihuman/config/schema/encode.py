@@ -12,8 +12,10 @@ class Encode:
     num_frames: int = 17
     """Frames in one training window; 4k + 1."""
     windows_per_clip: int = 3
-    area_pixels: int = 4096
-    """Width times height of the encoded video; the clip's aspect is kept."""
+    resolutions: tuple[int, ...] = (4096,)
+    """Width times height of the encoded video, from low to high; the clip's aspect is kept. A clip is encoded at each
+    that it has pixels for, at the lowest in any case. Phases of a stage choose among them, evaluation takes the
+    highest."""
     size_multiple: int = 8
     """Width and height are multiples of this, so that latents and patches fit."""
     max_aspect: float = 2.0

@@ -54,7 +54,8 @@ class Phase:
     share: float = 1.0
     """Of the stage's steps; those of all phases add up to one."""
     area_pixels: int | None = None
-    """Clips that were encoded larger are not drawn; none: all are."""
+    """A clip is drawn at the highest of its `encode.resolutions` up to this, and not at all where even its lowest is
+    above; none: at its highest."""
     num_frames: int | None = None
     """Windows are cut to so many frames, 4k + 1; none: they stay whole."""
 
@@ -69,8 +70,6 @@ class Batching:
     Both draw each clip as often. But where a size has more eligible clips than another, few hundred steps of one size
     scatter around the mix by percents, those of native sizes do not.
     """
-    max_tokens_per_pack: int | None = None
-    """A rank's part of a step is cut into packs of at most so many tokens, which fit its memory; none: one pack."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,6 @@ class Training:
     """`adamw`, or `muon`, which learns more per step where steps are few."""
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
-    accumulate: int = 1
-    """Micro-steps in which the samples of a step are taken, one after another, where they do not fit at once."""
     ema_decay: float = 0.0
     """Of the moving average of the weights, which a stage then publishes; 0 publishes the weights themselves."""
     warmup_steps: int = 20

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 from typing import Any
@@ -17,6 +18,12 @@ log = logging.getLogger(__name__)
 _PORT = 29400
 _RETRIES_PER_NODE = 3
 _USERS_MISTAKE = 2
+_HANDED_ON = (
+    "OMNIHUMAN_SHARDS", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "OMNIHUMAN_GPU_HOUR_PRICE",
+    "OMNIHUMAN_PEAK_TFLOPS",
+)  # fmt: skip
+"""Variables that a pod needs as they are here: to read shards from where the checks did, and to say what training
+costs. None of them is secret."""
 
 
 class KubernetesLauncher:
@@ -133,6 +140,7 @@ class KubernetesLauncher:
             "PYTHONPATH": str(job.checkout / "src"),
             "PET_RDZV_ENDPOINT": f"{job.name}-0.{job.name}:{_PORT}",
             "PET_RDZV_ID": job.name,
+            **{name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)},
         }
         container = {
             "name": "node",
@@ -145,6 +153,8 @@ class KubernetesLauncher:
                 {"name": "memory", "mountPath": "/dev/shm"},  # the default of 64 MB is too little between ranks
             ],
         }
+        if self._place.secret:
+            container["envFrom"] = [{"secretRef": {"name": self._place.secret}}]
         if job.accelerator == "cuda":
             container["resources"] = {"limits": {"nvidia.com/gpu": job.placement.processes}}
         return {

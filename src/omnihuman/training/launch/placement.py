@@ -19,6 +19,7 @@ VARIABLES = {
     "OMNIHUMAN_KUBERNETES_CLAIM": "volume claim that holds the checkout and $OMNIHUMAN_HOME",
     "OMNIHUMAN_KUBERNETES_MOUNT": "where this machine has that volume; the pods get it at the same place",
     "OMNIHUMAN_KUBERNETES_NAMESPACE": "namespace (default: default)",
+    "OMNIHUMAN_KUBERNETES_SECRET": "Secret of that namespace whose keys become variables of the pods, e.g. AWS_*",
     "OMNIHUMAN_DEVICE": "name of the device, for --plan away from it, as in throughput.jsonl",
     "OMNIHUMAN_GPU_HOUR_PRICE": "price of an hour of one process's device, for --plan",
 }
@@ -34,6 +35,8 @@ class Kubernetes:
     claim: str
     mount: str
     namespace: str = "default"
+    secret: str = ""
+    """By name alone: what is secret stands in no file of ours."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,10 @@ def _kubernetes(environment: Mapping[str, str]) -> Kubernetes:
         raise UserError(f"OMNIHUMAN_LAUNCHER is kubernetes, but {', '.join(missing)} is not set ({told})")
     image, claim, mount = (environment[name] for name in names)
     namespace = environment.get("OMNIHUMAN_KUBERNETES_NAMESPACE") or "default"
-    for name, value in {"CLAIM": claim, "NAMESPACE": namespace}.items():
-        if not _NAME.fullmatch(value):
+    secret = environment.get("OMNIHUMAN_KUBERNETES_SECRET") or ""
+    for name, value in {"CLAIM": claim, "NAMESPACE": namespace, "SECRET": secret}.items():
+        if value and not _NAME.fullmatch(value):
             raise UserError(f"OMNIHUMAN_KUBERNETES_{name} is {value!r}: set lower-case letters, digits and -")
     if not mount.startswith("/"):
         raise UserError(f"OMNIHUMAN_KUBERNETES_MOUNT is {mount!r}: set an absolute path")
-    return Kubernetes(image, claim, mount, namespace)
+    return Kubernetes(image, claim, mount, namespace, secret)

@@ -1,0 +1,123 @@
+"""What happens to one clip in a guarded worker: decoded once, encoded at each of its sizes."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from omnihuman.batch import KEYPOINT_SETS, Frames
+from omnihuman.config.schema.encode import Encode
+from omnihuman.data.shards import EncodedClip, Pictures
+from omnihuman.data.sidecar import fit_keypoints, read_keypoints
+from omnihuman.data.speech_features import speech_features, to_int16
+from omnihuman.encoders import factory
+from omnihuman.encoders.factory import Choice
+from omnihuman.encoders.sizes import EncodedSize
+from omnihuman.encoders.speech import SAMPLE_RATE, SpeechEncoder
+from omnihuman.encoders.text import TextEncoder
+from omnihuman.encoders.video_codec import VideoCodec
+from omnihuman.errors import UserError
+from omnihuman.media.picture import resize_picture
+from omnihuman.media.sound import read_sound
+from omnihuman.media.video import read_frames
+
+_REFERENCES_PER_CLIP = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to encode."""
+
+    clip_id: str
+    path: Path
+    keypoints_path: Path | None
+    start_seconds: float
+    end_seconds: float
+    sizes: list[EncodedSize]  # from the largest
+    caption: str
+
+
+@dataclass(frozen=True)
+class EncodedSizes:
+    """A clip at all its sizes."""
+
+    clip: EncodedClip
+    smaller: list[Pictures]
+
+
+def encoders_of(config: Encode) -> tuple[VideoCodec, SpeechEncoder, TextEncoder]:
+    """Built once in a process; a worker loads weights with its first clip, within that clip's limits."""
+    tiles = (config.video_tile_pixels, config.video_tile_stride_pixels) if config.video_tiling else (0, 0)
+    return (
+        factory.video_codec(Choice(config.video_codec, config.video_weights), *tiles),
+        factory.speech_encoder(Choice(config.speech_encoder, config.speech_weights)),
+        factory.text_encoder(Choice(config.text_encoder, config.text_weights), config.max_text_tokens),
+    )
+
+
+def encode_clip(config: Encode, job: Job) -> EncodedSizes:
+    """Decodes a clip once, at its largest size, and encodes it at each; runs inside a guarded worker."""
+    import torch
+
+    torch.set_num_threads(1)
+    codec, speech, text = encoders_of(config)
+    largest, *smaller = job.sizes
+    frames = read_frames(
+        job.path,
+        fps=config.fps,
+        size=(largest.width, largest.height),
+        start_seconds=job.start_seconds,
+        end_seconds=job.end_seconds,
+    )
+    num_frames = len(frames.pixels)
+    starts = _window_starts(num_frames, config)
+    references = np.linspace(0, num_frames - 1, _REFERENCES_PER_CLIP).round().astype(np.int32)
+    pictures = _pictures(codec, frames.pixels, largest, starts, references, config.num_frames)
+    sound = read_sound(job.path, SAMPLE_RATE, job.start_seconds, job.end_seconds)
+    clip = EncodedClip(
+        latents=pictures.latents,
+        starts=np.asarray(starts, dtype=np.int32),
+        references=pictures.references,
+        reference_frames=references,
+        speech=speech_features(speech, sound, num_frames, config.fps)
+        if config.store_speech
+        else np.zeros((0, speech.num_layers, speech.width), np.float16),
+        sound=to_int16(sound),
+        keypoints=_keypoints_at(job.keypoints_path, frames, len(KEYPOINT_SETS[config.keypoints])),
+        text=text.encode(job.caption).astype(np.float16),
+    )
+    of_size = partial(_pictures, codec, frames.pixels, starts=starts, references=references, length=config.num_frames)
+    return EncodedSizes(clip, [of_size(size=size) for size in smaller])
+
+
+def _pictures(
+    codec: VideoCodec, pixels: np.ndarray, size: EncodedSize, starts: list[int], references: np.ndarray, length: int
+) -> Pictures:
+    """Windows of `length` frames and single pictures out of frames uint8 [F, H, W, 3], at a size up to theirs."""
+    import torch
+
+    if pixels.shape[1:3] != (size.height, size.width):
+        pixels = np.stack([resize_picture(frame, size.width, size.height) for frame in pixels])
+    video = torch.from_numpy(pixels).permute(3, 0, 1, 2).float() / 127.5 - 1.0
+    windows = torch.stack([video[:, start : start + length] for start in starts])
+    single = video[:, references].transpose(0, 1)[:, :, None]
+    latents, pictures = codec.encode(windows).half(), codec.encode(single)[:, :, 0].half()
+    return Pictures(size.area_pixels, latents.numpy(), pictures.numpy())
+
+
+def _window_starts(num_frames: int, config: Encode) -> list[int]:
+    """Starts of `windows_per_clip` windows, spread over the clip; fewer where they would coincide."""
+    last = num_frames - config.num_frames
+    if last < 0:
+        raise UserError(f"{num_frames} frames at {config.fps:g} fps are fewer than one window of {config.num_frames}")
+    return sorted(set(np.linspace(0, last, config.windows_per_clip).round().astype(int).tolist()))
+
+
+def _keypoints_at(path: Path | None, frames: Frames, count: int) -> np.ndarray:
+    """float32 [F, count, 3] at the frames' times, nearest declared pose; zeros where there is none."""
+    if path is None:
+        return np.zeros((len(frames.seconds), count, 3), np.float32)
+    declared = read_keypoints(path)
+    nearest = np.abs(declared.seconds[None] - frames.seconds[:, None]).argmin(axis=1)
+    return fit_keypoints(declared.points[nearest], count)
