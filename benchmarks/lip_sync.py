@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("talk", "drawn", "all"), default="all")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[2] / "shared/media/talk")
-    parser.add_argument("--short-side", type=int, default=320)
+    parser.add_argument("--short-side", type=int, default=160)
     parser.add_argument("--step", type=int, default=25, help="frames from window to window")
     parser.add_argument("--keep", type=Path, help="folder in which decoded clips are kept for the next call")
     arguments = parser.parse_args()
