@@ -10,7 +10,7 @@ from omnihuman.config.schema.score import Score
 from omnihuman.data.imported_scores import Imported, read_imported
 from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, read_table, source_path, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
-from omnihuman.data.scorers.registry import SCORERS
+from omnihuman.data.scorers.registry import scorers_for
 from omnihuman.data.sidecar import read_keypoints
 from omnihuman.data.strips import strip_of
 from omnihuman.media.sound import read_sound
@@ -63,10 +63,16 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
         read_table(sources / SOURCES_TABLE)[["source_id", "sha256", "path", "keypoints_path"]], on="source_id"
     )
     imported = read_imported(config, table)
-    scorers = _not_imported(imported)
+    scorers = _not_imported(config, imported.names)
     measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
     code = code_key(
-        "data/scorers", "data/scoring.py", "data/strips.py", "media/seeking.py", "media/video.py", "media/sound.py"
+        "data/scorers",
+        "data/scoring.py",
+        "data/strips.py",
+        "media/seeking.py",
+        "media/video.py",
+        "media/sound.py",
+        "encoders/syncnet.py",
     )
     folder = work_folder(content_key(params=params_hash(config), scorers=_describe(scorers), code=code))
     keys = {clip_id: _clip_key(job) for clip_id, job in measurable.items()}
@@ -107,9 +113,9 @@ def _checked(answer: Measurement) -> Measurement:
     return answer
 
 
-def _not_imported(imported: Imported) -> tuple[Scorer, ...]:
+def _not_imported(config: Score, imported: tuple[str, ...]) -> tuple[Scorer, ...]:
     """The scorers that have to be run; one that measures several things also where some of them were imported."""
-    return tuple(scorer for scorer in SCORERS if not set(scorer.names) <= set(imported.names))
+    return tuple(scorer for scorer in scorers_for(config) if not set(scorer.names) <= set(imported))
 
 
 def _with_imported(clip_id: str, rows: list[dict], imported: Imported) -> list[dict]:
@@ -186,11 +192,11 @@ def _measure_clip(config: Score, imported: tuple[str, ...], job: Job) -> tuple[l
         duration_seconds=job.end_seconds - job.start_seconds,
         fps=config.fps,
     )
-    return measure(_not_imported(Imported(imported)), content), strip_of(frames.pixels)
+    return measure(_not_imported(config, imported), content), strip_of(frames.pixels)
 
 
 def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:
-    origin = {name: scorer for scorer in SCORERS for name in scorer.names}
+    origin = {name: scorer for scorer in scorers_for(config) for name in scorer.names}
     common = {"clip_id": clip_id, "params_hash": params_hash(config)}
     return [
         {
@@ -204,7 +210,7 @@ def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[
 
 
 def _all_failed(config: Score, clip_id: str, status: str, error: str) -> list[dict]:
-    names = tuple(name for scorer in SCORERS for name in scorer.names)
+    names = tuple(name for scorer in scorers_for(config) for name in scorer.names)
     return _rows(config, clip_id, list(failed(names, status, error or NOT_MEASURED)))
 
 

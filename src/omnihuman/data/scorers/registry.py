@@ -1,5 +1,6 @@
 """All scorers, in the order of the score table."""
 
+from omnihuman.config.schema.score import Score
 from omnihuman.data.scorers.body import FACE_SIZE, POSE_STABILITY, POSE_VISIBILITY
 from omnihuman.data.scorers.content import Scorer
 from omnihuman.data.scorers.lip_sync import LIP_SYNC
@@ -7,6 +8,9 @@ from omnihuman.data.scorers.movement import FROZEN_SHARE, MOTION
 from omnihuman.data.scorers.overlay import OVERLAID_TEXT
 from omnihuman.data.scorers.picture import AESTHETICS, BRIGHTNESS, IMAGE_QUALITY, SHARPNESS
 from omnihuman.data.scorers.speech import SPEECH_PRESENCE
+from omnihuman.data.scorers.syncnet import syncnet_scorer
+from omnihuman.data.scorers.tracked_lip_sync import TRACKED_LIP_SYNC
+from omnihuman.errors import UserError
 
 SCORERS: tuple[Scorer, ...] = (
     IMAGE_QUALITY,
@@ -21,4 +25,22 @@ SCORERS: tuple[Scorer, ...] = (
     POSE_STABILITY,
     SPEECH_PRESENCE,
     LIP_SYNC,
+    syncnet_scorer(),
 )
+"""Those of the default configuration."""
+
+
+STAND_INS = {"darkness": LIP_SYNC, "tracked": TRACKED_LIP_SYNC}
+"""By `score.lip_sync`; their values are not comparable, so each needs a threshold of its own."""
+
+
+def scorers_for(config: Score) -> tuple[Scorer, ...]:
+    """All scorers with what is configured.
+
+    Raises:
+        UserError: `score.lip_sync` names no scorer.
+    """
+    if config.lip_sync not in STAND_INS:
+        raise UserError(f"score.lip_sync is {config.lip_sync!r}: choose {' or '.join(STAND_INS)}")
+    syncnet = syncnet_scorer(config.syncnet_weights, config.syncnet_sha256)
+    return (*SCORERS[:-2], STAND_INS[config.lip_sync], syncnet)
