@@ -141,6 +141,7 @@ class Breaking:
                     self.cuts -= 1
                     head = data.index(b"\r\n\r\n") + 4
                     client.sendall(data[: head + (len(data) - head) // 2])
+                    client.shutdown(socket.SHUT_RDWR)  # to close it says nothing while another thread waits for it
                     return
                 client.sendall(data)
 

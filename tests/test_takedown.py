@@ -18,7 +18,7 @@ from omnihuman.data.manifest import read_table
 from omnihuman.data.takedowns import Takedown, TakenDown, key_sha256, write_takedown
 from omnihuman.storage.files import file_sha256
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def run(clone: Path, *command: str, code: int = 0) -> str:

@@ -85,6 +85,7 @@ def _takedown(args: argparse.Namespace) -> int:
 
 def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
     from omnihuman.data.material import Material, find_material, holding
+    from omnihuman.data.takedowns import key_sha256
     from omnihuman.pipeline.objects import folders_with, members_named, object_id, objects_folder, pictures_made_from
     from omnihuman.registry.trained_on import data_of_versions
     from omnihuman.storage.work import omnihuman_home
@@ -114,14 +115,16 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
         shown += [path for path in (omnihuman_home() / "work").rglob("*") if path.suffix.lower() in SUFFIXES]
         files = sorted({*files, *shown})
     digests = data_of_versions()
+    recorded = taken_down.entries.get(key_sha256(key))  # by a call before, which has removed what told so
+    models = {name for name, data in digests.items() if data in folders} | set(recorded.models if recorded else ())
     cached = {path.parent.name + path.name for path in cache.glob("*/*.dir")} | folders
     return _Found(
         material=material,
         files=files,
         objects=objects | folders | made,
         pictures=pictures_of(folders),
-        models=[name for name, data in digests.items() if data in folders],
-        unknown=[name for name, data in digests.items() if data not in cached],
+        models=sorted(models),
+        unknown=[name for name, data in digests.items() if data not in cached and name not in models],
     )
 
 
