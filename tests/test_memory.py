@@ -64,6 +64,7 @@ def test_checkpointing_of_an_unknown_kind_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["none", "selective"])
 def test_compiled_blocks_compute_the_same_for_packs_of_any_sizes(how: str):
     torch._dynamo.reset()

@@ -17,6 +17,7 @@ from omnihuman.training.launch.slurm import SlurmLauncher
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         bool(missing()), reason=f"apt-get install slurm-wlm munge: {', '.join(missing())} is not installed"
     ),
