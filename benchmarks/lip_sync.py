@@ -73,23 +73,19 @@ class Method:
 
 def _tracked_mouth(content: ClipContent) -> np.ndarray:
     patches = mouth_patches(content.frames.pixels, content.grey, content.face)
-    return tracked_lip_sync.without_drift(tracked_lip_sync.mouth_signals(patches))
-
-
-def _without_drift(signal: np.ndarray) -> np.ndarray:
-    return tracked_lip_sync.without_drift(signal[:, None])[:, 0]
+    return lip_sync.without_drift(tracked_lip_sync.mouth_signals(patches))
 
 
 METHODS = {
     "darkness": Method(
-        lambda content: _without_drift(lip_sync.mouth_opening(content)),
-        lambda *sound: _without_drift(lip_sync.sound_envelope(*sound)),
+        lambda content: lip_sync.without_drift(lip_sync.mouth_opening(content)),
+        lambda *sound: lip_sync.without_drift(lip_sync.sound_envelope(*sound)),
         lambda mouth, sound: lip_sync.confidence(lip_sync.lagged_correlations(mouth, sound)),
         measure_lip_sync,
     ),
     "tracked": Method(
         _tracked_mouth,
-        lambda *sound: tracked_lip_sync.without_drift(tracked_lip_sync.sound_bands(*sound)),
+        lambda *sound: lip_sync.without_drift(tracked_lip_sync.sound_bands(*sound)),
         lambda mouth, sound: tracked_lip_sync.stand_out(tracked_lip_sync.canonical_correlations(mouth, sound)),
         measure_tracked_lip_sync,
     ),

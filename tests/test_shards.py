@@ -3,11 +3,7 @@
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +11,7 @@ from pathlib import Path
 import boto3
 import numpy as np
 import pytest
+from tests.s3_server import BUCKET
 from tests.test_training import FIRST
 from tests.tiny import ENCODERS, random_clip, write_encoded
 
@@ -27,44 +24,10 @@ from omnihuman.storage.ranges import LocalFiles, files_at
 from omnihuman.training.run import train_stage
 
 SHARD = "shard-00000.safetensors"
-BUCKET = "shards"
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An S3 server with one bucket, at an address of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    log = (tmp_path_factory.getbasetemp() / "moto.log").open("wb")
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        client = boto3.client("s3", endpoint_url=address, aws_access_key_id="a", aws_secret_access_key="b")
-        for attempt in range(120):
-            try:
-                client.create_bucket(Bucket=BUCKET)
-                break
-            except Exception:
-                assert process.poll() is None and attempt < 119, Path(log.name).read_text()
-                time.sleep(0.5)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
 
 
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The environment in which S3 is that server."""
-    environment = {
-        "AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+def s3(s3_server: None) -> str:
     return f"s3://{BUCKET}"
 
 
@@ -157,11 +120,11 @@ class Breaking:
 @pytest.mark.slow
 @pytest.mark.parametrize("cuts", [1, 2])
 def test_an_answer_that_breaks_off_is_asked_for_again(
-    tmp_path: Path, s3: str, server: str, monkeypatch: pytest.MonkeyPatch, cuts: int
+    tmp_path: Path, s3: str, s3_address: str, monkeypatch: pytest.MonkeyPatch, cuts: int
 ) -> None:
     write_encoded(tmp_path / "encoded", [(True, True)])
     upload(tmp_path / "encoded", "breaking")
-    with closing(Breaking(server, cuts)) as proxy:
+    with closing(Breaking(s3_address, cuts)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
         clip = ShardReader(f"{s3}/breaking").clip(SHARD, "clip-0")
         assert proxy.cuts == 0, "nothing broke off"

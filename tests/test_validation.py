@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,16 +130,20 @@ def one_rank(rank: int, world_size: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_figures_are_bit_by_bit_the_same_on_one_rank_and_on_two(tmp_path: Path) -> None:
-    encoded = held_out(tmp_path / "encoded")  # five clips: the ranks have not equally many
+def two_ranks(target: Callable[[int, int, Path], None], folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=one_rank, args=(rank, 2, tmp_path)) for rank in range(2)]
+    ranks = [context.Process(target=target, args=(rank, 2, folder)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(120)
     assert [process.exitcode for process in ranks] == [0, 0]
+
+
+@pytest.mark.slow
+def test_figures_are_bit_by_bit_the_same_on_one_rank_and_on_two(tmp_path: Path) -> None:
+    encoded = held_out(tmp_path / "encoded")  # five clips: the ranks have not equally many
+    two_ranks(one_rank, tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = measured(encoded)
@@ -168,13 +173,7 @@ def failing_rank(rank: int, world_size: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_a_clip_that_one_rank_cannot_read_ends_all_ranks(tmp_path: Path) -> None:
     without_a_shard(held_out(tmp_path / "encoded"))
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=failing_rank, args=(rank, 2, tmp_path)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    assert [process.exitcode for process in ranks] == [0, 0]
+    two_ranks(failing_rank, tmp_path)
     own, other = sorted(((tmp_path / f"said-{rank}").read_text() for rank in range(2)), key=len)
     assert own.startswith(str(tmp_path)) and "shard-00001.safetensors" in own
     assert other.startswith("rank ") and "shard-00001.safetensors" in other

@@ -8,6 +8,7 @@ import numpy as np
 
 from omnihuman.batch import KEYPOINT_SETS, Frames
 from omnihuman.config.schema.encode import Encode
+from omnihuman.data.manifest import ClipFile
 from omnihuman.data.shards import EncodedClip, Pictures
 from omnihuman.data.sidecar import fit_keypoints, read_keypoints
 from omnihuman.data.speech_features import speech_features, to_int16
@@ -26,14 +27,9 @@ _REFERENCES_PER_CLIP = 3
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(ClipFile):
     """One clip to encode."""
 
-    clip_id: str
-    path: Path
-    keypoints_path: Path | None
-    start_seconds: float
-    end_seconds: float
     sizes: list[EncodedSize]  # from the largest
     caption: str
 

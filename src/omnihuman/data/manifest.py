@@ -4,6 +4,7 @@ Scores and decisions are two tables because thresholds change while scores cost 
 measurement does not apply), `error` or `timeout`; the last two are tried again and never enable a modality.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,28 @@ def rows_within(samples: pd.DataFrame, area_pixels: int | None) -> np.ndarray:
         return np.flatnonzero(samples["larger_area_pixels"] == 0)
     larger = samples["larger_area_pixels"].to_numpy()
     return np.flatnonzero((samples["area_pixels"].to_numpy() <= area_pixels) & ((larger == 0) | (larger > area_pixels)))
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """Where a clip lies."""
+
+    clip_id: str
+    path: Path
+    keypoints_path: Path | None
+    start_seconds: float
+    end_seconds: float
+
+
+def clip_file(row: dict, sources: Path) -> ClipFile:
+    """Of a row of the clips with the columns path and keypoints_path of its source."""
+    return ClipFile(
+        clip_id=row["clip_id"],
+        path=source_path(sources, row["path"]),
+        keypoints_path=source_path(sources, row["keypoints_path"]) if row["keypoints_path"] else None,
+        start_seconds=row["start_seconds"],
+        end_seconds=row["end_seconds"],
+    )
 
 
 def check_there(path: Path) -> None:

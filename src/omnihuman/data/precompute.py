@@ -11,7 +11,7 @@ import pandas as pd
 from omnihuman.batch import KEYPOINT_SETS
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.clip_encoding import EncodedSizes, Job, encode_clip, encoders_of
-from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, read_table, source_path, write_table
+from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, clip_file, read_table, write_table
 from omnihuman.data.shards import Encoders, save_empty_text, save_shard
 from omnihuman.encoders import factory
 from omnihuman.encoders.sizes import encoded_sizes
@@ -158,15 +158,8 @@ def _finished_shard(
 
 
 def _job(row: dict, sources: Path, config: Encode) -> Job:
-    return Job(
-        clip_id=row["clip_id"],
-        path=source_path(sources, row["path"]),
-        keypoints_path=source_path(sources, row["keypoints_path"]) if row["keypoints_path"] else None,
-        start_seconds=row["start_seconds"],
-        end_seconds=row["end_seconds"],
-        sizes=encoded_sizes(row["width"], row["height"], config),
-        caption=row["caption"],
-    )
+    sizes = encoded_sizes(row["width"], row["height"], config)
+    return Job(**vars(clip_file(row, sources)), sizes=sizes, caption=row["caption"])
 
 
 def _sample_rows(record: dict, job: Job, outcome: Outcome[EncodedSizes]) -> list[dict]:

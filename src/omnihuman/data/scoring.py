@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omnihuman.config.schema.score import Score
 from omnihuman.data.imported_scores import Imported, read_imported
-from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, read_table, source_path, write_table
+from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, ClipFile, clip_file, read_table, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
 from omnihuman.data.scorers.registry import scorers_for
 from omnihuman.data.sidecar import read_keypoints
@@ -23,17 +23,6 @@ SAMPLE_RATE = 16000
 CLIPS_PER_CHUNK = 16
 """Finished clips are kept in files of so many; a killed run loses less than one."""
 NOT_MEASURED = "the clip could not be measured"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One clip to decode and measure."""
-
-    clip_id: str
-    path: Path
-    keypoints_path: Path | None
-    start_seconds: float
-    end_seconds: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
     )
     imported = read_imported(config, table)
     scorers = _not_imported(config, imported.names)
-    measurable = {row["clip_id"]: _job(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
+    measurable = {row["clip_id"]: clip_file(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
     code = code_key(
         "data/scorers",
         "data/scoring.py",
@@ -128,18 +117,7 @@ def _describe(scorers: Iterable[Scorer]) -> list[list[str]]:
     return [[*scorer.names, scorer.version, scorer.implementation] for scorer in scorers]
 
 
-def _job(row: dict, sources: Path) -> Job:
-    keypoints = row["keypoints_path"]
-    return Job(
-        clip_id=row["clip_id"],
-        path=source_path(sources, row["path"]),
-        keypoints_path=source_path(sources, keypoints) if keypoints else None,
-        start_seconds=row["start_seconds"],
-        end_seconds=row["end_seconds"],
-    )
-
-
-def _clip_key(job: Job) -> str:
+def _clip_key(job: ClipFile) -> str:
     """Hash of a clip's content: clip ids are hashes of the video and the span; the declared pose comes on top."""
     path = job.keypoints_path
     return key_of_clip(job.clip_id, file_sha256(path) if path and path.is_file() else path)
@@ -151,8 +129,8 @@ def key_of_clip(clip_id: str, keypoints: str | Path | None) -> str:
 
 
 def _measure(
-    config: Score, jobs: list[Job], folder: Path, keys: dict[str, str], imported: tuple[str, ...]
-) -> Iterable[tuple[Job, Scored]]:
+    config: Score, jobs: list[ClipFile], folder: Path, keys: dict[str, str], imported: tuple[str, ...]
+) -> Iterable[tuple[ClipFile, Scored]]:
     """Yields each job with what came of it, and keeps what need not be tried again."""
     if not jobs:
         return
@@ -173,7 +151,7 @@ def _measure(
             chunk = {}
 
 
-def _measure_clip(config: Score, imported: tuple[str, ...], job: Job) -> tuple[list[Measurement], bytes]:
+def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tuple[list[Measurement], bytes]:
     """Decodes and measures one clip; runs inside a guarded worker."""
     import cv2
 

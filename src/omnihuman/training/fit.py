@@ -30,7 +30,7 @@ from omnihuman.training.progress import CurveReport, ProgressLines
 from omnihuman.training.sampling import SampleOrder
 from omnihuman.training.saving import LOSSES, SaveCheckpoints
 from omnihuman.training.shares import log_draws
-from omnihuman.training.skipping import TakenSteps
+from omnihuman.training.skipping import Order, TakenSteps
 from omnihuman.training.strategy import trainer_arguments, trains_on_gpu
 from omnihuman.training.throughput import Throughput, TimedPacks
 from omnihuman.training.watch import LossWatch, SkippedSteps
@@ -86,21 +86,7 @@ def fit(
     settings = _sample_settings(run, description.encoders)
     if ranks.first:
         log_draws(order, samples, settings)
-    tokens = TokenCounts(samples, description.encoders, run.model.patch_size)
-    cost = cost_of_draws(samples, description.encoders, run.model, settings, tokens)
-    division = Division(place.compute.max_tokens_per_pack, ranks.size, tokens, cost)
-    text = load_empty_text(place.encoded)
-    packs = StagePacks(
-        samples,
-        place_of_shards(place.encoded),
-        steps,
-        settings,
-        text,
-        division,
-        ranks.rank,
-        encoders=description.encoders,
-        packs_per_step=place.compute.accumulate,
-    )
+    packs = _packs(run, samples, steps, settings, description.encoders, place)
     packs.first_step = newest.manifest.step if newest else 0
     trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     checkpoint_activations(model, training.activation_checkpointing)
@@ -134,6 +120,26 @@ def fit(
         )
         trainer.fit(module, timed, ckpt_path=newest.state if newest else None, weights_only=True)
     return checkpoints.newest()
+
+
+def _packs(
+    run: StageRun, samples: pd.DataFrame, steps: Order, settings: SampleSettings, encoders: Encoders, place: Place
+) -> StagePacks:
+    """What this rank computes of every step."""
+    compute, ranks = place.compute, place.ranks
+    tokens = TokenCounts(samples, encoders, run.model.patch_size)
+    cost = cost_of_draws(samples, encoders, run.model, settings, tokens)
+    return StagePacks(
+        samples,
+        place_of_shards(place.encoded),
+        steps,
+        settings,
+        load_empty_text(place.encoded),
+        Division(compute.max_tokens_per_pack, ranks.size, tokens, cost),
+        ranks.rank,
+        encoders=encoders,
+        packs_per_step=compute.accumulate,
+    )
 
 
 def _fitting(checkpoints: Checkpoints, place: Place) -> Checkpoint | None:

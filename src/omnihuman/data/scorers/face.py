@@ -48,6 +48,18 @@ class FaceTrack:
         return self.eyes + MOUTH_BELOW_EYES_IN_EYE_DISTANCES * self.eye_distance[:, None] * down
 
 
+def upright_patch(picture: np.ndarray, turn: np.ndarray, middle: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A patch of width and height `size` around `middle`; `turn` [2, 2] carries steps in it to steps in the picture."""
+    corner = middle - turn @ ((np.array(size) - 1) / 2)
+    return cv2.warpAffine(
+        picture,
+        np.column_stack([turn, corner]),
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
 def track_face(grey: np.ndarray, points: np.ndarray | None) -> FaceTrack:
     """Follows the largest face.
 

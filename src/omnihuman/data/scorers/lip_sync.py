@@ -4,12 +4,11 @@ The opening of the mouth is read off the pixels as the darkness below the nose, 
 sound over lags. Both are high-passed, because pauses and drifts agree at many lags.
 """
 
-import cv2
 import numpy as np
 
 from omnihuman.batch import Sound
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, measured, not_applicable
-from omnihuman.data.scorers.face import FaceTrack
+from omnihuman.data.scorers.face import FaceTrack, upright_patch
 
 NAMES = ("lip_sync", "lip_sync_offset_frames")
 MAX_LAG_FRAMES = 15
@@ -34,21 +33,33 @@ def measure_lip_sync(content: ClipContent) -> tuple[Measurement, ...]:
 
     A positive offset, in frames, means that the sound leads the picture, as SyncNet's does.
     """
-    if content.sound is None or not len(content.sound.samples):
-        return not_applicable(NAMES, "there is no sound track")
-    if not content.face.found.any():
-        return not_applicable(NAMES, "no face was found")
+    if reason := hindrance(content, 2 * MAX_LAG_FRAMES):
+        return not_applicable(NAMES, reason)
+    assert content.sound is not None
     num_frames = len(content.grey)
-    if num_frames < 2 * MAX_LAG_FRAMES:
-        return not_applicable(NAMES, f"it needs {2 * MAX_LAG_FRAMES} frames, this clip has {num_frames}")
     opening = mouth_opening(content)
     loudness = sound_envelope(content.sound, num_frames, content.fps)
-    correlations = lagged_correlations(_without_drift(opening), _without_drift(loudness))
+    correlations = lagged_correlations(without_drift(opening), without_drift(loudness))
     if not correlations.any():
-        unknown = not_applicable(NAMES[1:], "mouth or sound stand still, so that no lag fits better than another")
-        return measured(NAMES[0], 0.0, num_frames), *unknown
+        return standing_still(num_frames)
     value, offset = confidence(correlations)
     return measured(NAMES[0], value, num_frames), measured(NAMES[1], offset, num_frames)
+
+
+def hindrance(content: ClipContent, least_frames: int) -> str:
+    """Why mouth and sound of this clip cannot be compared, empty where they can."""
+    if content.sound is None or not len(content.sound.samples):
+        return "there is no sound track"
+    if not content.face.found.any():
+        return "no face was found"
+    num_frames = len(content.grey)
+    return f"it needs {least_frames} frames, this clip has {num_frames}" if num_frames < least_frames else ""
+
+
+def standing_still(num_frames: int) -> tuple[Measurement, ...]:
+    """The answer where mouth or sound do not change."""
+    unknown = not_applicable(NAMES[1:], "mouth or sound stand still, so that no lag fits better than another")
+    return measured(NAMES[0], 0.0, num_frames), *unknown
 
 
 def mouth_opening(content: ClipContent) -> np.ndarray:
@@ -100,23 +111,15 @@ def _mouth_patches(grey: np.ndarray, face: FaceTrack) -> np.ndarray:
     patches = []
     for picture, centre, roll in zip(grey, face.mouth, face.roll, strict=True):
         turn = scale * np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
-        offset = centre - turn @ np.full(2, (PATCH_SIDE - 1) / 2)
-        patches.append(
-            cv2.warpAffine(
-                picture,
-                np.column_stack([turn, offset]),
-                (PATCH_SIDE, PATCH_SIDE),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-        )
+        patches.append(upright_patch(picture, turn, centre, (PATCH_SIDE, PATCH_SIDE)))
     return np.stack(patches)
 
 
-def _without_drift(signal: np.ndarray) -> np.ndarray:
+def without_drift(signals: np.ndarray) -> np.ndarray:
+    """Each signal of [F] or [F, N] less its mean over a window longer than a syllable."""
     window = np.hanning(2 * DRIFT_FRAMES + 3)[1:-1]
-    padded = np.pad(signal, DRIFT_FRAMES, mode="reflect")
-    return signal - np.convolve(padded, window / window.sum(), "valid")
+    padded = np.pad(signals, [(DRIFT_FRAMES, DRIFT_FRAMES)] + [(0, 0)] * (signals.ndim - 1), mode="reflect")
+    return signals - np.apply_along_axis(lambda signal: np.convolve(signal, window / window.sum(), "valid"), 0, padded)
 
 
 LIP_SYNC = Scorer(NAMES, measure_lip_sync, "1")

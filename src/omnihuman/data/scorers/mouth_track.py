@@ -7,7 +7,7 @@ eyes and nose, which speech leaves alone, is smooth but drifts; so the detector 
 import cv2
 import numpy as np
 
-from omnihuman.data.scorers.face import FaceTrack
+from omnihuman.data.scorers.face import FaceTrack, upright_patch
 
 WIDTH, HEIGHT = 64, 56
 """Of a patch, in pixels."""
@@ -38,16 +38,7 @@ def mouth_patches(pixels: np.ndarray, grey: np.ndarray, face: FaceTrack) -> np.n
         upright = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         turn = upright * (WIDTH_IN_EYE_DISTANCES * distance / WIDTH)
         middle = at + upright @ [0.0, MIDDLE_BELOW_EYES_IN_EYE_DISTANCES * distance]
-        corner = middle - turn @ [(WIDTH - 1) / 2, (HEIGHT - 1) / 2]
-        patches.append(
-            cv2.warpAffine(
-                picture,
-                np.column_stack([turn, corner]),
-                (WIDTH, HEIGHT),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-        )
+        patches.append(upright_patch(picture, turn, middle, (WIDTH, HEIGHT)))
     return np.stack(patches)
 
 

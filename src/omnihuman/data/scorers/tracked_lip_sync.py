@@ -14,7 +14,7 @@ import numpy as np
 
 from omnihuman.batch import Sound
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, measured, not_applicable
-from omnihuman.data.scorers.lip_sync import DRIFT_FRAMES, MAX_LAG_FRAMES, NAMES
+from omnihuman.data.scorers.lip_sync import MAX_LAG_FRAMES, NAMES, hindrance, standing_still, without_drift
 from omnihuman.data.scorers.mouth_track import HEIGHT, WIDTH, mouth_patches
 
 NEAR_FRAMES = 3
@@ -33,18 +33,14 @@ def measure_tracked_lip_sync(content: ClipContent) -> tuple[Measurement, ...]:
 
     A positive offset, in frames, means that the sound leads the picture, as SyncNet's does.
     """
-    if content.sound is None or not len(content.sound.samples):
-        return not_applicable(NAMES, "there is no sound track")
-    if not content.face.found.any():
-        return not_applicable(NAMES, "no face was found")
+    if reason := hindrance(content, 3 * MAX_LAG_FRAMES):
+        return not_applicable(NAMES, reason)
+    assert content.sound is not None
     num_frames = len(content.grey)
-    if num_frames < 3 * MAX_LAG_FRAMES:
-        return not_applicable(NAMES, f"it needs {3 * MAX_LAG_FRAMES} frames, this clip has {num_frames}")
     mouth = without_drift(mouth_signals(mouth_patches(content.frames.pixels, content.grey, content.face)))
     sound = without_drift(sound_bands(content.sound, num_frames, content.fps))
     if not (mouth.std(axis=0) > 1e-6).any() or not (sound.std(axis=0) > 1e-6).any():
-        unknown = not_applicable(NAMES[1:], "mouth or sound stand still, so that no lag fits better than another")
-        return measured(NAMES[0], 0.0, num_frames), *unknown
+        return standing_still(num_frames)
     value, offset = stand_out(canonical_correlations(mouth, sound))
     return measured(NAMES[0], value, num_frames), measured(NAMES[1], offset, num_frames)
 
@@ -116,13 +112,6 @@ def stand_out(correlations: np.ndarray) -> tuple[float, int]:
     others = correlations[np.abs(lags) > NEAR_FRAMES + 1]
     peak = correlations[np.abs(lags) <= NEAR_FRAMES].max()
     return float((peak - others.mean()) / (others.std() + MIN_SPREAD)), int(lags[correlations.argmax()])
-
-
-def without_drift(signals: np.ndarray) -> np.ndarray:
-    """Each column of [F, N] less its mean over a window longer than a syllable."""
-    window = np.hanning(2 * DRIFT_FRAMES + 3)[1:-1]
-    padded = np.pad(signals, ((DRIFT_FRAMES, DRIFT_FRAMES), (0, 0)), mode="reflect")
-    return signals - np.stack([np.convolve(column, window / window.sum(), "valid") for column in padded.T], axis=1)
 
 
 def _standard(signals: np.ndarray) -> np.ndarray:
