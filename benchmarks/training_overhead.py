@@ -24,7 +24,8 @@ from measure import machine
 from omnihuman.config.compose import compose
 from omnihuman.config.schema.stage import Activation, Stage
 from omnihuman.data.manifest import SAMPLES, write_table
-from omnihuman.data.shards import EncodedClip, Encoders, load_empty_text, place_of_shards, save_empty_text, save_shard
+from omnihuman.data.shard_reading import place_of_shards
+from omnihuman.data.shards import EncodedClip, Encoders, load_empty_text, save_empty_text, save_shard
 from omnihuman.encoders.speech import LogMel
 from omnihuman.encoders.video_codec import CosineCodec
 from omnihuman.model.omnihuman import OmniHumanTransformer

@@ -14,7 +14,8 @@ from omnihuman.batch import Sound
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.manifest import CLIPS, DECISIONS, SOURCES, write_table
 from omnihuman.data.precompute import encode
-from omnihuman.data.shards import Encoders, load_clip, load_empty_text
+from omnihuman.data.shard_reading import load_clip
+from omnihuman.data.shards import Encoders, load_empty_text
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.errors import UserError
@@ -35,7 +36,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_video(tmp_path / f"{name}.mp4", rng.integers(0, 255, (20, 64, 64, 3), np.uint8), 25.0, sound)
         row = {"source_id": name, "path": f"{name}.mp4", "keypoints_path": "", "status": "ok", "sha256": str(index)}
         sizes = {"caption": caption, "identity": name, "split": "train", "width": 64, "height": 64}
-        sources.append({field.name: None for field in SOURCES} | row | sizes | {"keypoints_sha256": ""})
+        tracks = {"keypoints_sha256": "", "audio_codec": "aac" if sound else ""}
+        sources.append({field.name: None for field in SOURCES} | row | sizes | tracks)
         times = {"start_seconds": 0.0, "end_seconds": 0.8}
         clip = {"clip_id": f"c{index}", "source_id": name, "index": 0, "status": "ok", "error": ""}
         clips.append({field.name: None for field in CLIPS} | clip | times)

@@ -16,7 +16,8 @@ from omnihuman.batch import Pack
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.stage import Activation, Batching, Mix, Phase, Stage, StageData
 from omnihuman.data.manifest import SAMPLES, one_row_a_clip, rows_within, write_table
-from omnihuman.data.shards import Pictures, ShardReader, load_clip, save_shard
+from omnihuman.data.shard_reading import ShardReader, load_clip
+from omnihuman.data.shards import Pictures, save_shard
 from omnihuman.encoders.sizes import EncodedSize, encoded_sizes
 from omnihuman.errors import UserError
 from omnihuman.evaluation.held_out import held_out_windows

@@ -16,7 +16,8 @@ from tests.test_training import FIRST
 from tests.tiny import ENCODERS, random_clip, write_encoded
 
 from omnihuman.batch import Sound
-from omnihuman.data.shards import EncodedClip, Encoders, ShardReader, load_clip, place_of_shards, save_shard
+from omnihuman.data.shard_reading import ShardReader, load_clip, place_of_shards
+from omnihuman.data.shards import EncodedClip, Encoders, save_shard
 from omnihuman.data.speech_features import speech_features, to_int16, with_speech
 from omnihuman.encoders.speech import LogMel
 from omnihuman.errors import UserError

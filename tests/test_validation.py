@@ -14,7 +14,7 @@ from tests.tiny import CONFIG, ENCODERS, random_model, write_encoded
 from omnihuman.batch import Pack
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Stage, Training
-from omnihuman.data.shards import ShardReader, load_clip
+from omnihuman.data.shard_reading import ShardReader, load_clip
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model
 from omnihuman.training.evaluating import evaluating

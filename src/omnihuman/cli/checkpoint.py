@@ -95,7 +95,7 @@ def _import(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from omnihuman.config.load import load_params
-    from omnihuman.data.precompute import describe
+    from omnihuman.data.encoding_plan import describe
     from omnihuman.model.import_base import import_base
 
     params = load_params()

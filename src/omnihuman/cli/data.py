@@ -3,7 +3,7 @@
 import argparse
 
 from omnihuman.cli import takedown
-from omnihuman.cli.parsing import Adder
+from omnihuman.cli.parsing import Adder, share
 from omnihuman.cli.places import (
     CLIPS,
     DECISIONS,
@@ -24,7 +24,22 @@ def add_verbs(add: Adder) -> None:
     add("split", _split, "cut sources into clips at shot boundaries")
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
-    add("encode", _encode, "write latents, speech, keypoints and text of the eligible clips into shards")
+    encode = add(
+        "encode",
+        _encode,
+        "write latents, speech, keypoints and text of the eligible clips into shards",
+        "omnihuman data encode --estimate",
+    )
+    whole = encode.add_mutually_exclusive_group()
+    whole.add_argument(
+        "--estimate", action="store_true", help="time a few clips and say the hours of work and the bytes"
+    )
+    whole.add_argument(
+        "--part",
+        type=share,
+        metavar="N/M",
+        help="encode every Mth shard from the Nth on, as one of M machines; a call without it then writes the table",
+    )
     takedown.add_verbs(add)
 
 
@@ -62,9 +77,21 @@ def _decide(_: argparse.Namespace) -> int:
     return 0
 
 
-def _encode(_: argparse.Namespace) -> int:
+def _encode(args: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
-    from omnihuman.data.precompute import encode
+    from omnihuman.data.encode_estimate import estimate
+    from omnihuman.data.encoding_plan import plan_encoding
+    from omnihuman.data.precompute import encode, encode_part
 
-    encode(load_params().encode, SOURCES, CLIPS, DECISIONS, ENCODED)
+    params = load_params()
+    inputs = params.encode, SOURCES, CLIPS, DECISIONS
+    if args.estimate:
+        print(estimate(plan_encoding(*inputs, params.compute.accelerator)))
+    elif args.part:
+        number, count = args.part
+        good, bad = encode_part(plan_encoding(*inputs, params.compute.accelerator), number, count)
+        print(f"part {number} of {count}: {good} clips are encoded, {bad} could not be")
+        return 0 if good or not bad else 3
+    else:
+        encode(*inputs, ENCODED, params.compute.accelerator)
     return 0

@@ -25,3 +25,15 @@ def adder(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Adder
         return parser
 
     return add
+
+
+def share(text: str) -> tuple[int, int]:
+    """`2/8`: the second of eight parts.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    number, _, count = text.partition("/")
+    if not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: write 2/8 for the second of eight")
+    return int(number), int(count)

@@ -1,5 +1,6 @@
 """What happens to one clip in a guarded worker: decoded once, encoded at each of its sizes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,9 @@ from omnihuman.errors import UserError
 from omnihuman.media.picture import resize_picture
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
+from omnihuman.media.worker import worker_slot
 
-_REFERENCES_PER_CLIP = 3
+REFERENCES_PER_CLIP = 3
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,31 @@ class EncodedSizes:
     smaller: list[Pictures]
 
 
-def encoders_of(config: Encode) -> tuple[VideoCodec, SpeechEncoder, TextEncoder]:
+def encoders_of(config: Encode, device: str = "cpu") -> tuple[VideoCodec, SpeechEncoder, TextEncoder]:
     """Built once in a process; a worker loads weights with its first clip, within that clip's limits."""
     tiles = (config.video_tile_pixels, config.video_tile_stride_pixels) if config.video_tiling else (0, 0)
     return (
-        factory.video_codec(Choice(config.video_codec, config.video_weights), *tiles),
-        factory.speech_encoder(Choice(config.speech_encoder, config.speech_weights)),
-        factory.text_encoder(Choice(config.text_encoder, config.text_weights), config.max_text_tokens),
+        factory.video_codec(Choice(config.video_codec, config.video_weights), *tiles, device),
+        factory.speech_encoder(Choice(config.speech_encoder, config.speech_weights), device),
+        factory.text_encoder(Choice(config.text_encoder, config.text_weights), config.max_text_tokens, device),
     )
 
 
-def encode_clip(config: Encode, job: Job) -> EncodedSizes:
-    """Decodes a clip once, at its largest size, and encodes it at each; runs inside a guarded worker."""
+def encoders_here(config: Encode, devices: Sequence[str]) -> tuple[VideoCodec, SpeechEncoder, TextEncoder]:
+    """Those of this worker, on its device."""
+    return encoders_of(config, _device(devices))
+
+
+def encode_clip(config: Encode, devices: Sequence[str], job: Job) -> EncodedSizes:
+    """Decodes a clip once, at its largest size, and encodes it at each; runs inside a guarded worker.
+
+    Args:
+        devices: over which the workers spread.
+    """
     import torch
 
     torch.set_num_threads(1)
-    codec, speech, text = encoders_of(config)
+    codec, speech, text = encoders_here(config, devices)
     largest, *smaller = job.sizes
     frames = read_frames(
         job.path,
@@ -67,9 +78,18 @@ def encode_clip(config: Encode, job: Job) -> EncodedSizes:
         end_seconds=job.end_seconds,
     )
     num_frames = len(frames.pixels)
-    starts = _window_starts(num_frames, config)
-    references = np.linspace(0, num_frames - 1, _REFERENCES_PER_CLIP).round().astype(np.int32)
-    pictures = _pictures(codec, frames.pixels, largest, starts, references, config.num_frames)
+    starts = window_starts(num_frames, config)
+    references = np.linspace(0, num_frames - 1, REFERENCES_PER_CLIP).round().astype(np.int32)
+    of_size = partial(
+        _pictures,
+        codec,
+        _device(devices),
+        frames.pixels,
+        starts=starts,
+        references=references,
+        length=config.num_frames,
+    )
+    pictures = of_size(size=largest)
     sound = read_sound(job.path, SAMPLE_RATE, job.start_seconds, job.end_seconds)
     clip = EncodedClip(
         latents=pictures.latents,
@@ -83,12 +103,21 @@ def encode_clip(config: Encode, job: Job) -> EncodedSizes:
         keypoints=_keypoints_at(job.keypoints_path, frames, len(KEYPOINT_SETS[config.keypoints])),
         text=text.encode(job.caption).astype(np.float16),
     )
-    of_size = partial(_pictures, codec, frames.pixels, starts=starts, references=references, length=config.num_frames)
     return EncodedSizes(clip, [of_size(size=size) for size in smaller])
 
 
+def _device(devices: Sequence[str]) -> str:
+    return devices[worker_slot() % len(devices)]
+
+
 def _pictures(
-    codec: VideoCodec, pixels: np.ndarray, size: EncodedSize, starts: list[int], references: np.ndarray, length: int
+    codec: VideoCodec,
+    device: str,
+    pixels: np.ndarray,
+    size: EncodedSize,
+    starts: list[int],
+    references: np.ndarray,
+    length: int,
 ) -> Pictures:
     """Windows of `length` frames and single pictures out of frames uint8 [F, H, W, 3], at a size up to theirs."""
     import torch
@@ -98,11 +127,11 @@ def _pictures(
     video = torch.from_numpy(pixels).permute(3, 0, 1, 2).float() / 127.5 - 1.0
     windows = torch.stack([video[:, start : start + length] for start in starts])
     single = video[:, references].transpose(0, 1)[:, :, None]
-    latents, pictures = codec.encode(windows).half(), codec.encode(single)[:, :, 0].half()
-    return Pictures(size.area_pixels, latents.numpy(), pictures.numpy())
+    latents, pictures = (codec.encode(part.to(device)).half().cpu().numpy() for part in (windows, single))
+    return Pictures(size.area_pixels, latents, pictures[:, :, 0])
 
 
-def _window_starts(num_frames: int, config: Encode) -> list[int]:
+def window_starts(num_frames: int, config: Encode) -> list[int]:
     """Starts of `windows_per_clip` windows, spread over the clip; fewer where they would coincide."""
     last = num_frames - config.num_frames
     if last < 0:

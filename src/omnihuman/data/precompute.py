@@ -1,183 +1,139 @@
 """The step `encode`: eligible clips become latents, sound features, keypoints and text embeddings in shards."""
 
-import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
-import pandas as pd
-
-from omnihuman.batch import KEYPOINT_SETS
 from omnihuman.config.schema.encode import Encode
-from omnihuman.data.clip_encoding import EncodedSizes, Job, encode_clip, encoders_of
-from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, clip_file, read_table, write_table
-from omnihuman.data.shards import Encoders, save_empty_text, save_shard
-from omnihuman.encoders import factory
-from omnihuman.encoders.sizes import encoded_sizes
+from omnihuman.data.clip_encoding import encode_clip
+from omnihuman.data.encoding_plan import Plan, Row, Shard, plan_encoding
+from omnihuman.data.manifest import SAMPLES, write_table
+from omnihuman.data.shard_reading import Lengths, ShardReader, note_place
+from omnihuman.data.shards import save_empty_text
 from omnihuman.errors import UserError
-from omnihuman.media.worker import Limits, Outcome, run_guarded
+from omnihuman.media.worker import run_guarded
 from omnihuman.storage.files import publish_folder
-from omnihuman.storage.work import code_key, content_key, held_work_folder
+from omnihuman.storage.ranges import files_at
+from omnihuman.storage.work import held
 
 
-def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path) -> None:
+@dataclass(frozen=True)
+class _Failure:
+    status: str  # error | timeout
+    error: str
+
+
+def encode(
+    config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path, accelerator: str = "auto"
+) -> None:
     """Encodes every clip that may train at least text, into `encoded`.
 
-    A killed call goes on with the first unfinished shard: finished ones lie in the work folder of their content.
+    Finished clips outlive a killed call, and a call with more clips than the last one encodes the new ones only.
+    Neither the number of workers nor a resume changes a byte.
 
     Args:
         sources: folder with sources.parquet.
         clips, decisions: Parquet files of the steps before.
-        encoded: output folder: samples.parquet, encoders.json, shard-*.safetensors.
+        encoded: output folder: samples.parquet, encoders.json, and shard-*.safetensors unless `config.shards_at` names
+            another place for them.
+        accelerator: of `compute.accelerator`.
 
     Raises:
-        UserError: no clip is eligible, or an encoder's weights are missing.
+        UserError: no clip is eligible, an encoder's weights are missing, or `config.shards_at` cannot be used.
     """
-    table = _eligible_clips(sources, clips, decisions)
-    if table.empty:
-        raise UserError(
-            "no clip is eligible for text: see reports/funnel.html for why, loosen conf/policy or add videos"
-        )
-    description, empty_text = describe(config)
+    plan = plan_encoding(config, sources, clips, decisions, accelerator)
     rows: list[dict] = []
     with publish_folder(encoded) as folder:
-        description.save(folder / "encoders.json")
-        save_empty_text(folder, empty_text)
-        starts = range(0, len(table), config.shard_clips)
-        for number, start in enumerate(starts):
-            part = table.iloc[start : start + config.shard_clips]
-            name = f"shard-{number:05d}.safetensors"
-            rows += _encode_shard(
-                config, description, sources, part, folder / name, f"encode {number + 1}/{len(starts)}"
-            )
+        plan.encoders.save(folder / "encoders.json")
+        save_empty_text(folder, plan.empty_text)
+        if config.shards_at:
+            note_place(folder, config.shards_at)
+        shards = plan.shards()
+        for number, shard in enumerate(shards, 1):
+            rows += _encode_shard(plan, shard, config.shards_at or folder, f"encode {number}/{len(shards)}")
         write_table(rows, SAMPLES, folder / "samples.parquet")
     if not any(row["status"] == "ok" for row in rows):
         raise UserError(f"none of {len(rows)} eligible clips could be encoded, the first because: {rows[0]['error']}")
 
 
-def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
-    """Names, widths and weights of the configured encoders, and the embedding of the empty prompt.
+def encode_part(plan: Plan, number: int, count: int) -> tuple[int, int]:
+    """Encodes every `count`-th shard from the `number`-th on, counted from 1, so that several machines share the work.
 
-    Lets go of the encoders again: their weights are to lie in the workers only.
+    Clips go to `$OMNIHUMAN_HOME` and shards to `config.shards_at`; `encode` then finds them there and only writes the
+    table. One of the two must be seen by all machines.
 
-    Raises:
-        UserError: an encoder is unknown or its weights are missing.
+    Returns:
+        How many clips are encoded, and how many could not be.
     """
-    codec, speech, text = encoders_of(config)
-    description = Encoders(
-        video_codec=codec.name,
-        video_weights=config.video_weights,
-        video_weights_sha256=factory.weights_sha256(codec),
-        video_tile_pixels=config.video_tile_pixels if config.video_tiling else 0,
-        video_tile_stride_pixels=config.video_tile_stride_pixels if config.video_tiling else 0,
-        speech_encoder=speech.name,
-        speech_weights=config.speech_weights,
-        speech_weights_sha256=factory.weights_sha256(speech),
-        text_encoder=text.name,
-        text_weights=config.text_weights,
-        text_weights_sha256=factory.weights_sha256(text),
-        fps=config.fps,
-        num_frames=config.num_frames,
-        resolutions=config.resolutions,
-        size_multiple=config.size_multiple,
-        max_aspect=config.max_aspect,
-        max_text_tokens=config.max_text_tokens,
-        latent_channels=codec.num_channels,
-        speech_width=speech.width,
-        speech_layers=speech.num_layers,
-        text_width=text.width,
-        num_keypoints=len(KEYPOINT_SETS[config.keypoints]),
-    )
-    empty_text = text.encode("")
-    factory.forget()
-    return description, empty_text
+    shards = plan.shards()[number - 1 :: count]
+    rows: list[dict] = []
+    for index, shard in enumerate(shards, 1):
+        progress = f"part {number}/{count}, shard {index}/{len(shards)}"
+        rows += _encode_shard(plan, shard, plan.config.shards_at or None, progress)
+    good = {row["clip_id"] for row in rows if row["status"] == "ok"}
+    return len(good), len({row["clip_id"] for row in rows} - good)
 
 
-def _eligible_clips(sources: Path, clips: Path, decisions: Path) -> pd.DataFrame:
-    """One row per clip that may train text, with its source's columns and a flag per stronger modality."""
-    decided = read_table(decisions).pivot(index="clip_id", columns="modality", values="eligible")
-    decided = decided.reindex(columns=["text", "audio", "pose"]).add_suffix("_eligible").reset_index()
-    table = read_table(clips).query("status == 'ok'").merge(decided, on="clip_id")
-    origin = read_table(sources / SOURCES_TABLE).drop(columns=["status", "error"])
-    table = table[table["text_eligible"].astype(bool)].merge(origin, on="source_id")
-    return table.sort_values("clip_id", ignore_index=True)
+def _encode_shard(plan: Plan, shard: Shard, place: str | Path | None, progress: str) -> list[dict]:
+    """Encodes what is missing of a shard, brings it to its place, if any, and returns its rows of the sample table."""
+    failures: dict[str, _Failure] = {}
+    with held(plan.kept.folder / "shards" / plan.kept.key_of(shard.rows)):
+        lengths = _lengths_at(place, shard.name) if place else {}
+        if any(row["clip_id"] not in lengths for row in shard.rows):
+            if place and lengths:
+                plan.kept.fetch([row for row in shard.rows if row["clip_id"] in lengths], place, shard.name)
+            failures = _encode_missing(plan, shard.rows, progress)
+            good = [row for row in shard.rows if row["clip_id"] not in failures]
+            lengths = {row["clip_id"]: plan.kept.lengths(row) for row in good}
+            if place:
+                with TemporaryDirectory(dir=plan.kept.folder) as folder:
+                    joined = Path(folder) / shard.name
+                    plan.kept.join(good, joined)
+                    files_at(place).put(shard.name, joined)
+    return [
+        sample
+        for row in shard.rows
+        for sample in _sample_rows(plan, row, shard.name, lengths.get(row["clip_id"]), failures.get(row["clip_id"]))
+    ]
 
 
-def _encode_shard(
-    config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, shard: Path, progress: str
-) -> list[dict]:
-    """Encodes or restores one shard and returns its rows of the sample table."""
-    columns = ["clip_id", "sha256", "start_seconds", "end_seconds", "caption", "keypoints_sha256"]
-    key = content_key(
-        encoders=_without_paths(asdict(description)),
-        config=_without_paths(asdict(config)),
-        clips=part[columns].values.tolist(),
-        code=code_key(
-            "encoders",
-            *(f"data/{name}.py" for name in ("clip_encoding", "precompute", "shards", "sidecar", "speech_features")),
-            "media/seeking.py",
-            "media/video.py",
-            "media/picture.py",
-            "media/sound.py",
-        ),
-    )
-    with held_work_folder(key) as finished:
-        rows = _finished_shard(config, description, sources, part, finished, progress)
-        shutil.copyfile(finished / "shard.safetensors", shard)
-        if any(row["status"] != "ok" for row in rows):
-            shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
-    flags = part.set_index("clip_id")[["audio_eligible", "pose_eligible", "identity", "split"]]
-    return [{**row, **flags.loc[row["clip_id"]].to_dict(), "shard": shard.name} for row in rows]
+def _lengths_at(place: str | Path, name: str) -> dict[str, Lengths]:
+    """Of the clips that a shard holds; of none where it is missing or damaged, so that it is made again."""
+    if files_at(place).size(name) is None:
+        return {}
+    try:
+        return ShardReader(place).lengths(name)
+    except UserError:
+        return {}
 
 
-def _without_paths(parts: dict) -> dict:
-    """Weights count by their hash: the same ones in another place are the same work."""
-    return {key: value for key, value in parts.items() if not key.endswith("_weights")}
+def _encode_missing(plan: Plan, rows: list[Row], progress: str) -> dict[str, _Failure]:
+    """Encodes and keeps what is not kept yet; returns what went wrong by clip id, which the next call tries again."""
+    missing = [row for row in rows if not plan.kept.has(row)]
+    jobs, failures = [plan.job(row) for row in missing], {}
+    function = partial(encode_clip, plan.config, plan.devices)
+    for outcome in run_guarded(function, jobs, plan.limits, progress, plan.workers) if jobs else ():
+        if outcome.value is None:
+            failures[jobs[outcome.index].clip_id] = _Failure(outcome.status, outcome.error)
+        else:
+            plan.kept.keep(missing[outcome.index], outcome.value)
+    return failures
 
 
-def _finished_shard(
-    config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, finished: Path, progress: str
-) -> list[dict]:
-    """Rows of a shard that lies in the folder `finished`, encoded now if it is not there yet."""
-    if not (finished / "samples.parquet").exists():
-        limits = Limits(config.deadline_seconds, config.memory_megabytes)
-        jobs = [_job(row, sources, config) for row in part.to_dict("records")]
-        outcomes = list(run_guarded(partial(encode_clip, config), jobs, limits, progress))
-        encoded = [(job.clip_id, outcome.value) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.value]
-        smaller = [(clip_id, pictures) for clip_id, one in encoded for pictures in one.smaller]
-        clips = [(clip_id, one.clip) for clip_id, one in encoded]
-        save_shard(finished / "shard.safetensors", clips, description, smaller)
-        rows = [
-            row
-            for record, job, outcome in zip(part.to_dict("records"), jobs, outcomes, strict=True)
-            for row in _sample_rows(record, job, outcome)
-        ]
-        write_table(rows, SAMPLES, finished / "samples.parquet")
-    return read_table(finished / "samples.parquet").to_dict("records")
-
-
-def _job(row: dict, sources: Path, config: Encode) -> Job:
-    sizes = encoded_sizes(row["width"], row["height"], config)
-    return Job(**vars(clip_file(row, sources)), sizes=sizes, caption=row["caption"])
-
-
-def _sample_rows(record: dict, job: Job, outcome: Outcome[EncodedSizes]) -> list[dict]:
+def _sample_rows(plan: Plan, row: Row, shard: str, lengths: Lengths | None, failure: _Failure | None) -> list[dict]:
     """One for each size; of a clip that could not be encoded the first alone."""
-    clip = outcome.value.clip if outcome.value else None
+    sizes = plan.sizes(row)
     common = {
-        "clip_id": job.clip_id,
-        "shard": "",
-        "identity": record["identity"],
-        "split": record["split"],
-        "num_windows": len(clip.latents) if clip else 0,
-        "num_frames": len(clip.keypoints) if clip else 0,
-        "caption": job.caption,
-        "audio_eligible": record["audio_eligible"],
-        "pose_eligible": record["pose_eligible"],
-        "status": outcome.status,
-        "error": outcome.error,
+        name: row[name] for name in ("clip_id", "identity", "split", "caption", "audio_eligible", "pose_eligible")
     }
-    larger = [0, *(size.area_pixels for size in job.sizes)]
-    rows = [common | asdict(size) | {"larger_area_pixels": area} for size, area in zip(job.sizes, larger, strict=False)]
-    return rows if clip else rows[:1]
+    common |= {
+        "shard": shard,
+        "num_windows": lengths.num_windows if lengths else 0,
+        "num_frames": lengths.num_frames if lengths else 0,
+        "status": failure.status if failure else "ok",
+        "error": failure.error if failure else "",
+    }
+    larger = [0, *(size.area_pixels for size in sizes)]
+    rows = [common | asdict(size) | {"larger_area_pixels": area} for size, area in zip(sizes, larger, strict=False)]
+    return rows if lengths else rows[:1]

@@ -21,11 +21,12 @@ class Choice:
 
 
 @cache
-def video_codec(choice: Choice, tile_pixels: int = 0, tile_stride_pixels: int = 0) -> VideoCodec:
+def video_codec(choice: Choice, tile_pixels: int = 0, tile_stride_pixels: int = 0, device: str = "cpu") -> VideoCodec:
     """The codec of that name.
 
     Args:
         tile_pixels, tile_stride_pixels: side and stride of the tiles of a published VAE; 0: no tiles.
+        device: of its weights, and of the videos that it takes.
 
     Raises:
         UserError: the name is unknown, or the weights are missing or others.
@@ -36,19 +37,19 @@ def video_codec(choice: Choice, tile_pixels: int = 0, tile_stride_pixels: int = 
         from omnihuman.encoders.wan_vae import Tiling, WanVae
 
         tiling = Tiling(tile_pixels, tile_stride_pixels) if tile_pixels else None
-        return WanVae(choice.weights, tiling, expected_sha256=choice.sha256)
+        return WanVae(choice.weights, tiling, device=device, expected_sha256=choice.sha256)
     raise _unknown("video_codec", choice, "cosine, wan")
 
 
 @cache
-def text_encoder(choice: Choice, max_tokens: int) -> TextEncoder:
+def text_encoder(choice: Choice, max_tokens: int, device: str = "cpu") -> TextEncoder:
     """The encoder of that name; errors as for `video_codec`."""
     if choice.name == HashedWords.name:
         return HashedWords(max_tokens)
     if choice.name in ("t5", "t5gemma2"):
         from omnihuman.encoders.t5 import PublishedText
 
-        return PublishedText(choice.name, choice.weights, max_tokens, expected_sha256=choice.sha256)
+        return PublishedText(choice.name, choice.weights, max_tokens, device=device, expected_sha256=choice.sha256)
     raise _unknown("text_encoder", choice, "hashed_words, t5, t5gemma2")
 
 
@@ -59,7 +60,7 @@ def empty_text(choice: Choice, max_tokens: int) -> np.ndarray:
 
 
 @cache
-def speech_encoder(choice: Choice) -> SpeechEncoder:
+def speech_encoder(choice: Choice, device: str = "cpu") -> SpeechEncoder:
     """The encoder of that name; errors as for `video_codec`."""
     if choice.name == LogMel.name:
         return LogMel()
@@ -67,7 +68,7 @@ def speech_encoder(choice: Choice) -> SpeechEncoder:
         from omnihuman.encoders.published_speech import Wav2Vec2, Whisper
 
         network = Wav2Vec2 if choice.name == "wav2vec2" else Whisper
-        return network(choice.weights, expected_sha256=choice.sha256)
+        return network(choice.weights, device=device, expected_sha256=choice.sha256)
     raise _unknown("speech_encoder", choice, "log_mel, wav2vec2, whisper")
 
 

@@ -14,7 +14,8 @@ from omnihuman.batch import Conditions
 from omnihuman.conditions.assembly import ActiveConditions, assemble, join_conditions
 from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.data.manifest import one_row_a_clip, read_table
-from omnihuman.data.shards import EncodedClip, Encoders, load_clip
+from omnihuman.data.shard_reading import ShardReader, place_of_shards
+from omnihuman.data.shards import EncodedClip, Encoders
 from omnihuman.data.speech_features import with_speech
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.encoders.video_codec import num_frames
@@ -79,9 +80,9 @@ def held_out_windows(encoded: Path, modality: str, count: int, seed: int) -> lis
     encoders = Encoders.load(encoded / "encoders.json")
     random = np.random.default_rng(seed)
     rows = chosen.sort_values("clip_id").to_dict("records")
-    items = []
+    items, reader = [], ShardReader(place_of_shards(encoded))
     for position in sorted(random.permutation(len(rows))[:count]):
-        clip = with_speech(load_clip(encoded / rows[position]["shard"], rows[position]["clip_id"]), encoders)
+        clip = with_speech(reader.clip(rows[position]["shard"], rows[position]["clip_id"]), encoders)
         window = int(random.integers(len(clip.starts)))
         reference = choose_reference(clip, window, random)
         row = rows[position]

@@ -43,6 +43,9 @@ class Limits:
     deadline_seconds: float
     memory_megabytes: int  # on top of what the worker has mapped before its first item
     items_per_worker: int = 200
+    private: bool = False
+    """Whether memory of the worker's own is capped in place of its address space, of which the driver of a GPU reserves
+    many times what it uses."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Outcome(Generic[T]):
     error: str  # one sentence for people, empty when status is ok
 
 
-def num_workers() -> int:
+def num_workers(default: int | None = None) -> int:
     """`$OMNIHUMAN_WORKERS`, by default the number of processors.
 
     Raises:
@@ -63,14 +66,26 @@ def num_workers() -> int:
     """
     text = os.environ.get("OMNIHUMAN_WORKERS", "")
     if not text:
-        return os.cpu_count() or 1
+        return default or os.cpu_count() or 1
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"OMNIHUMAN_WORKERS is {text!r}; set it to a whole number of at least 1, or unset it")
     return int(text)
 
 
+_slot = 0
+
+
+def worker_slot() -> int:
+    """Of the worker that asks: from 0, below the number of workers, and no two have the same at one time."""
+    return _slot
+
+
 def run_guarded(
-    function: Callable[[Item], T], items: Sequence[Item], limits: Limits, description: str
+    function: Callable[[Item], T],
+    items: Sequence[Item],
+    limits: Limits,
+    description: str,
+    workers: int | None = None,
 ) -> Iterator[Outcome[T]]:
     """Applies a function to every item in worker processes and yields the outcomes in the order of the items.
 
@@ -80,11 +95,12 @@ def run_guarded(
     Args:
         function: importable by name; its items and results are pickled.
         description: shown in front of the progress bar, on a terminal only.
+        workers: how many at most, by default `num_workers`.
 
     Raises:
         RuntimeError: a worker cannot start, because the function's module cannot be imported there.
     """
-    pool = _Pool(function, items, limits, size=min(num_workers(), len(items)))
+    pool = _Pool(function, items, limits, size=min(workers or num_workers(), len(items)))
     waiting: dict[int, Outcome[T]] = {}
     try:
         with tqdm(total=len(items), desc=description, disable=None, file=sys.stderr) as progress:
@@ -103,6 +119,7 @@ class _Worker:
     process: ForkServerProcess
     connection: Connection
     deadline: float  # on the monotonic clock
+    slot: int
     index: int | None = None  # of the item in work
     ready: bool = False
     num_items: int = 0
@@ -153,7 +170,8 @@ class _Pool(Generic[Item, T]):
         num_starting = sum(not worker.ready for worker in self.workers)
         num_wanted = min(self.size - len(self.workers), index_limit - self.next_index - num_starting)
         for _ in range(num_wanted):
-            self.workers.append(_start_worker(self.function, self.limits))
+            slot = min(set(range(self.size)) - {worker.slot for worker in self.workers})
+            self.workers.append(_start_worker(self.function, self.limits, slot))
 
     def _receive(self, worker: _Worker) -> Iterator[Outcome[T]]:
         try:
@@ -185,17 +203,17 @@ class _Pool(Generic[Item, T]):
         return worker.kill()
 
 
-def _start_worker(function: Callable[[Any], Any], limits: Limits) -> _Worker:
+def _start_worker(function: Callable[[Any], Any], limits: Limits, slot: int) -> _Worker:
     # forkserver: a fork of this process would copy locks that its threads hold, and an open decord reader hangs in it.
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, limits.memory_megabytes), daemon=True)
+    process = context.Process(target=_work, args=(theirs, limits, slot), daemon=True)
     process.start()
     theirs.close()
     with suppress(BrokenPipeError):
         ours.send(function)
     deadline = time.monotonic() + START_SECONDS
-    return _Worker(process, ours, deadline)  # pyright: ignore[reportArgumentType] (the stub gives Windows's class too)
+    return _Worker(process, ours, deadline, slot)  # pyright: ignore[reportArgumentType] (the stub has Windows's too)
 
 
 def _death(exit_code: int) -> str:
@@ -204,8 +222,10 @@ def _death(exit_code: int) -> str:
     return f"the worker process ended early with exit code {exit_code}"
 
 
-def _work(connection: Connection, memory_megabytes: int) -> None:
+def _work(connection: Connection, limits: Limits, slot: int) -> None:
     """Life of a worker: one function, then items until the pipe ends."""
+    global _slot
+    _slot = slot
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(ONE_THREAD)
@@ -216,14 +236,14 @@ def _work(connection: Connection, memory_megabytes: int) -> None:
     except Exception as error:
         connection.send(("error", None, f"{type(error).__name__}: {error}"))
         return
-    _cap_memory(memory_megabytes)
+    _cap_memory(limits)
     connection.send(("ready", None, ""))
     while True:
         try:
             item = connection.recv()
         except EOFError:
             return
-        connection.send(_apply(function, item, memory_megabytes))
+        connection.send(_apply(function, item, limits.memory_megabytes))
 
 
 def _apply(function: Callable[[Any], Any], item: Any, memory_megabytes: int) -> tuple[str, Any, str]:
@@ -243,15 +263,17 @@ def _one_sentence(text: str) -> str:
     return " ".join(text.split())[:MAX_MESSAGE_CHARACTERS]
 
 
-def _cap_memory(memory_megabytes: int) -> None:
+def _cap_memory(limits: Limits) -> None:
     """Makes allocations fail at the limit.
 
-    The address space is capped, not watched, because a decoder fills gigabytes between two looks, and then the kernel
-    ends whatever process it likes. Libraries reserve much of it before the first item, hence the sum.
+    Memory is capped, not watched, because a decoder fills gigabytes between two looks, and then the kernel ends
+    whatever process it likes. Libraries reserve much of it before the first item, hence the sum.
     """
-    limit = psutil.Process().memory_info().vms + memory_megabytes * 2**20
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    memory = psutil.Process().memory_info()
+    kind, used = (resource.RLIMIT_DATA, memory.data) if limits.private else (resource.RLIMIT_AS, memory.vms)
+    limit = used + limits.memory_megabytes * 2**20
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _die_with_parent() -> None:

@@ -1,17 +1,20 @@
-"""Reading parts of files that lie in a folder or below an S3 prefix.
+"""Files in a folder or below an S3 prefix: read in parts, put there whole.
 
 Address, region and keys of S3 come from the environment (`AWS_*`, `AWS_ENDPOINT_URL` for another server than Amazon's).
 """
 
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
 from omnihuman.errors import UserError
+from omnihuman.storage.files import publish
 
 Range = tuple[int, int]
 """First byte, and the byte after the last."""
@@ -39,6 +42,22 @@ class Files(Protocol):
 
         Raises:
             UserError: as `head`, or the file ends before a range does.
+        """
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is none.
+
+        Raises:
+            UserError: the place cannot be reached.
+        """
+        ...
+
+    def put(self, name: str, path: Path) -> None:
+        """Copies a file there, in place of what has the name; nobody ever sees half of it.
+
+        Raises:
+            UserError: the place cannot be written to.
         """
         ...
 
@@ -73,6 +92,19 @@ class LocalFiles:
             raise UserError(f"{path} cannot be read: {error.strerror}; copy it there again") from error
         return _whole(str(path), ranges, parts)
 
+    def size(self, name: str) -> int | None:
+        """See `Files.size`."""
+        path = self._folder / name
+        return path.stat().st_size if path.is_file() else None
+
+    def put(self, name: str, path: Path) -> None:
+        """See `Files.put`."""
+        try:
+            with publish(self._folder / name) as temporary:
+                shutil.copyfile(path, temporary)
+        except OSError as error:
+            raise UserError(f"{self._folder / name} cannot be written: {error.strerror}; see to that place") from error
+
 
 class S3Files:
     """See `Files`; one GET a range, those of one call at the same time."""
@@ -97,6 +129,49 @@ class S3Files:
         threads = self._connect()
         parts = list(threads.map(lambda part: self._get(name, part)[0] if part[0] < part[1] else b"", ranges))
         return _whole(self._address(name), ranges, parts)
+
+    def size(self, name: str) -> int | None:
+        """See `Files.size`."""
+        from botocore.exceptions import ClientError
+
+        try:
+            with self._reached(name):
+                return self._connected().head_object(Bucket=self._bucket, Key=self._prefix + name)["ContentLength"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return None
+            raise self._refused(name, error, "read") from error
+
+    def put(self, name: str, path: Path) -> None:
+        """See `Files.put`; a large file goes in parts, at the same time."""
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import ClientError
+
+        try:
+            with self._reached(name):
+                self._connected().upload_file(str(path), self._bucket, self._prefix + name)
+        except ClientError as error:
+            raise self._refused(name, error, "written") from error
+        except S3UploadFailedError as error:
+            raise UserError(f"{self._address(name)} cannot be written: {error}; check the address and AWS_*") from error
+
+    def _connected(self) -> Any:
+        self._connect()
+        return self._client
+
+    @contextmanager
+    def _reached(self, name: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            yield
+        except BotoCoreError as error:
+            raise UserError(f"{self._address(name)} cannot be reached: {error}; check AWS_* and the network") from error
+
+    def _refused(self, name: str, error: Any, done: str) -> UserError:
+        code = error.response["Error"]["Code"]
+        remedy = "copy it there again" if code in ("NoSuchKey", "404") else "check the address and AWS_* settings"
+        return UserError(f"{self._address(name)} cannot be {done}: {code}; {remedy}")
 
     def _connect(self) -> ThreadPoolExecutor:
         """Neither connections nor threads survive a fork."""
@@ -130,21 +205,18 @@ class S3Files:
 
     def _ask(self, name: str, part: Range) -> tuple[Any, int]:
         """The body to read, none where the file ends before the range begins, and the file's whole size."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
         assert self._client is not None
         key = self._prefix + name
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={part[0]}-{part[1] - 1}")
+            with self._reached(name):
+                answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={part[0]}-{part[1] - 1}")
             return answer["Body"], int(answer["ContentRange"].rpartition("/")[2])
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code == "InvalidRange":
+            if error.response["Error"]["Code"] == "InvalidRange":
                 return None, int(error.response["Error"].get("ActualObjectSize", 0))
-            remedy = "copy it there again" if code in ("NoSuchKey", "404") else "check the address and AWS_* settings"
-            raise UserError(f"{self._address(name)} cannot be read: {code}; {remedy}") from error
-        except BotoCoreError as error:
-            raise UserError(f"{self._address(name)} cannot be read: {error}; check AWS_* and the network") from error
+            raise self._refused(name, error, "read") from error
 
     def _address(self, name: str) -> str:
         return f"s3://{self._bucket}/{self._prefix}{name}"

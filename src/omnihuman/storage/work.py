@@ -55,19 +55,27 @@ def work_folder(key: str) -> Path:
 
 @contextmanager
 def held_work_folder(key: str) -> Iterator[Path]:
-    """The work folder of a key, for this process alone while the block lasts; a second process says so and waits.
+    """The work folder of a key, for this process alone while the block lasts, as `held` says.
 
-    Two clones below one home would otherwise write into one checkpoint. A killed process lets go.
+    Two clones below one home would otherwise write into one checkpoint.
     """
     folder = work_folder(key)
-    lock = FileLock(folder.with_name(f"{key}.lock"))
+    with held(folder):
+        folder.mkdir(exist_ok=True)  # who held it before may have finished it
+        yield folder
+
+
+@contextmanager
+def held(work: Path) -> Iterator[None]:
+    """A path for this process alone while the block lasts; a second one says so and waits. A killed one lets go."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work.with_name(f"{work.name}.lock"))
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        log.warning("another process is at the same work (%s): waiting for it", folder)
+        log.warning("another process is at the same work (%s): waiting for it", work)
         lock.acquire()
     try:
-        folder.mkdir(exist_ok=True)  # who held it before may have finished it
-        yield folder
+        yield
     finally:
         lock.release()

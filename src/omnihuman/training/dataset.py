@@ -16,7 +16,8 @@ from omnihuman.conditions.windows import choose_reference, window_inputs, window
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shards import EncodedClip, Encoders, ShardReader, pictures_name
+from omnihuman.data.shard_reading import ShardReader
+from omnihuman.data.shards import EncodedClip, Encoders, pictures_name
 from omnihuman.data.speech_features import with_speech
 from omnihuman.diffusion.timesteps import sigma_from_normal
 from omnihuman.errors import UserError

@@ -11,7 +11,8 @@ import pandas as pd
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.stage import Stage, Training
-from omnihuman.data.shards import Encoders, load_empty_text, place_of_shards
+from omnihuman.data.shard_reading import place_of_shards
+from omnihuman.data.shards import Encoders, load_empty_text
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription
 from omnihuman.model.memory import checkpoint_activations, compile_blocks

@@ -6,7 +6,8 @@ import lightning.pytorch as pl
 
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Stage, Training
-from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
+from omnihuman.data.shard_reading import ShardReader, place_of_shards
+from omnihuman.data.shards import Encoders
 from omnihuman.training.averaged import average_in_place
 from omnihuman.training.ema import WeightAverage
 from omnihuman.training.place import Place

@@ -12,7 +12,8 @@ import pandas as pd
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.data.manifest import one_row_a_clip
-from omnihuman.data.shards import Encoders, ShardReader, place_of_shards
+from omnihuman.data.shard_reading import ShardReader, place_of_shards
+from omnihuman.data.shards import Encoders
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import ModelDescription, save_model
 from omnihuman.model.omnihuman import OmniHumanTransformer

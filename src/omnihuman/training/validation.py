@@ -22,7 +22,8 @@ from omnihuman.conditions.windows import choose_reference, window_inputs
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Training
 from omnihuman.data.manifest import one_row_a_clip, read_table
-from omnihuman.data.shards import EncodedClip, Encoders, ShardReader
+from omnihuman.data.shard_reading import ShardReader
+from omnihuman.data.shards import EncodedClip, Encoders
 from omnihuman.data.speech_features import with_speech
 from omnihuman.keyed_random import generator, uniform
 from omnihuman.model.omnihuman import OmniHumanTransformer

@@ -42,6 +42,9 @@ class Encode:
     """`body` (COCO's 17) or `whole_body` (133 with feet, face and hands); what a declared pose lacks is not seen."""
     shard_clips: int = 64
     """Clips per shard file."""
+    shards_at: str = ""
+    """Where the shards go: a folder that all machines see, or `s3://bucket/prefix`; empty: into `data/encoded` itself,
+    under DVC. Elsewhere their names hold the hash of their content, and DVC versions the table that names them."""
     deadline_seconds: float = 120.0
     memory_megabytes: int = 2048
     """Of one worker, with the weights that it loads for its first clip."""

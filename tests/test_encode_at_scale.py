@@ -1,0 +1,195 @@
+"""The step `encode` in parts, on S3, with clips added later, and what it says that it will cost."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pandas as pd
+import pytest
+from tests.s3_server import BUCKET
+from tests.test_published_encode import SMALL, folder, run  # noqa: F401
+
+from omnihuman.config.schema.encode import Encode
+from omnihuman.data import encode_estimate, precompute
+from omnihuman.data.encode_estimate import estimate
+from omnihuman.data.encoding_plan import Plan, plan_encoding
+from omnihuman.data.precompute import encode_part
+from omnihuman.data.shard_reading import ShardReader, place_of_shards
+from omnihuman.errors import UserError
+from omnihuman.evaluation.held_out import held_out_windows
+from omnihuman.media.worker import Limits, run_guarded, worker_slot
+
+ONE_A_SHARD = replace(SMALL, shard_clips=1)
+TWO_SIZES = replace(SMALL, resolutions=(1024, 4096), shard_clips=1)
+
+
+@pytest.fixture
+def encoded_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the clips that were handed to workers."""
+    jobs: list[str] = []
+    original = precompute.run_guarded
+
+    def counted(function: Any, items: Any, *rest: Any) -> Iterator[Any]:
+        jobs.extend(item.clip_id for item in items)
+        return original(function, items, *rest)
+
+    monkeypatch.setattr(precompute, "run_guarded", counted)
+    return jobs
+
+
+def plan_of(config: Encode, folder: Path) -> Plan:  # noqa: F811
+    return plan_encoding(config, folder, folder / "clips.parquet", folder / "decisions.parquet")
+
+
+def files_of(encoded: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in encoded.iterdir()}
+
+
+def test_a_clip_that_is_added_is_the_only_one_to_be_encoded(folder: Path, encoded_jobs: list[str]) -> None:  # noqa: F811
+    clips = pd.read_parquet(folder / "clips.parquet")
+    clips[1:].to_parquet(folder / "clips.parquet")
+    run(SMALL, folder)
+    clips.to_parquet(folder / "clips.parquet")
+    encoded = run(SMALL, folder)
+    assert encoded_jobs == ["c1", "c0"]
+    assert pd.read_parquet(encoded / "samples.parquet")["clip_id"].tolist() == ["c0", "c1"]
+    run(ONE_A_SHARD, folder)
+    assert encoded_jobs == ["c1", "c0"], "another sharding encodes nothing"
+
+
+def test_a_clip_that_failed_is_tried_again_and_the_others_are_not(folder: Path, encoded_jobs: list[str]) -> None:  # noqa: F811
+    good = (folder / "v0.mp4").read_bytes()
+    (folder / "v0.mp4").write_bytes(good[:100])
+    encoded = run(SMALL, folder)
+    assert pd.read_parquet(encoded / "samples.parquet")["status"].tolist() == ["error", "ok"]
+    (folder / "v0.mp4").write_bytes(good)
+    encoded = run(SMALL, folder)
+    assert pd.read_parquet(encoded / "samples.parquet")["status"].tolist() == ["ok", "ok"]
+    assert encoded_jobs == ["c0", "c1", "c0"]
+
+
+def test_parts_make_the_whole_byte_by_byte(folder: Path, encoded_jobs: list[str]) -> None:  # noqa: F811
+    whole = files_of(run(TWO_SIZES, folder))
+    encoded_jobs.clear()
+    other = replace(TWO_SIZES, max_text_tokens=7)  # other work, so that nothing is kept yet
+    assert encode_part(plan_of(other, folder), 1, 2) == (1, 0) and encoded_jobs == ["c0"]
+    assert encode_part(plan_of(other, folder), 2, 2) == (1, 0) and encoded_jobs == ["c0", "c1"]
+    assert encode_part(plan_of(other, folder), 2, 2) == (1, 0)
+    parts = files_of(run(other, folder))
+    assert encoded_jobs == ["c0", "c1"]
+    assert parts.keys() == whole.keys() and parts["samples.parquet"] == whole["samples.parquet"]
+
+
+@pytest.mark.slow
+def test_s3_gives_the_same_as_disk(
+    folder: Path,  # noqa: F811
+    s3_server: None,
+    encoded_jobs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = pd.read_parquet(folder / "sources.parquet")
+    sources.assign(split="test").to_parquet(folder / "sources.parquet")
+    local = folder / "on_disk"
+    run(TWO_SIZES, folder).rename(local)
+    on_disk = pd.read_parquet(local / "samples.parquet")
+    contents = {f"c{i}": ShardReader(local).clip_at_all_sizes(f"shard-0000{i}.safetensors", f"c{i}") for i in (0, 1)}
+    config = replace(TWO_SIZES, shards_at=f"s3://{BUCKET}/latents/v1")
+    encoded = run(config, folder)
+    assert sorted(path.name for path in encoded.iterdir()) == [
+        "empty_text.npy", "encoders.json", "samples.parquet", "shards_at.json",
+    ]  # fmt: skip
+    on_s3 = pd.read_parquet(encoded / "samples.parquet")
+    pd.testing.assert_frame_equal(on_s3.drop(columns="shard"), on_disk.drop(columns="shard"))
+    reader = ShardReader(place_of_shards(encoded))
+    for clip_id, shard in on_s3.set_index("clip_id")["shard"].items():
+        there, here = reader.clip_at_all_sizes(shard, str(clip_id)), contents[str(clip_id)]
+        for one, other in zip([there[0], *there[1]], [here[0], *here[1]], strict=True):
+            for name, value in vars(one).items():
+                np.testing.assert_array_equal(value, vars(other)[name])
+    (here,) = held_out_windows(local, "audio", 1, 0)
+    (there,) = held_out_windows(encoded, "audio", 1, 0)
+    np.testing.assert_array_equal(here.clip.latents, there.clip.latents)
+
+    encoded_jobs.clear()
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
+    run(config, folder)
+    assert encoded_jobs == [], "what is there is not encoded again"
+    client = boto3.client("s3")
+    key = f"latents/v1/{on_s3['shard'][0]}"
+    client.put_object(Bucket=BUCKET, Key=key, Body=b"truncated")
+    run(config, folder)
+    assert encoded_jobs == ["c0"], "a damaged shard is made again"
+    with pytest.raises(UserError, match="NoSuchBucket"):
+        run(replace(config, shards_at="s3://nobody-has-this/x"), folder)
+
+
+@pytest.mark.slow
+def test_clips_of_a_shard_on_s3_come_back_where_others_failed(
+    folder: Path,  # noqa: F811
+    s3_server: None,
+    encoded_jobs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = replace(TWO_SIZES, shard_clips=2, shards_at=f"s3://{BUCKET}/v2")
+    good = (folder / "v0.mp4").read_bytes()
+    (folder / "v0.mp4").write_bytes(good[:100])
+    run(config, folder)
+    (folder / "v0.mp4").write_bytes(good)
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
+    samples = pd.read_parquet(run(config, folder) / "samples.parquet")
+    assert samples["status"].tolist() == ["ok"] * 4 and samples["shard"].nunique() == 1
+    assert encoded_jobs == ["c0", "c1", "c0"]
+
+
+def test_an_estimate_times_clips_keeps_them_and_says_the_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(encode_estimate, "_TIMED_PER_WORKER", 1)
+    before = estimate(plan_of(TWO_SIZES, folder))
+    assert (before.num_clips, before.num_kept, before.num_timed, before.workers) == (2, 0, 1, 1)
+    assert before.worker_hours > 0 and before.video_hours == pytest.approx(2 * 0.8 / 3600)
+    after = estimate(plan_of(TWO_SIZES, folder))
+    assert (after.num_kept, after.num_timed) == (1, 1)
+    encoded = run(TWO_SIZES, folder)
+    really = sum(path.stat().st_size for path in encoded.glob("shard-*"))
+    assert before.shard_bytes == pytest.approx(really, rel=0.05)
+    assert estimate(plan_of(TWO_SIZES, folder)).shard_bytes == really
+    assert "2 clips" in str(before) and "1 on cpu" in str(before)
+    long = estimate(plan_of(replace(TWO_SIZES, num_frames=41), folder))
+    assert long.num_too_short == 2 and "2 clips are shorter than one window" in str(long)
+
+
+def slot_of(seconds: float) -> int:
+    import time
+
+    time.sleep(seconds)
+    if seconds > 0.5:
+        raise SystemExit(3)
+    return worker_slot()
+
+
+def test_workers_at_one_time_have_slots_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [0.3] * 3 + [0.6] + [0.3] * 4  # the fourth ends its worker, whose slot is free again
+    outcomes = list(run_guarded(slot_of, items, Limits(60.0, 500), "slots", 2))
+    assert {outcome.value for outcome in outcomes if outcome.status == "ok"} == {0, 1}
+    assert [outcome.status for outcome in outcomes].count("error") == 1
+
+
+def fill(megabytes: int) -> int:
+    return len(bytearray(megabytes * 2**20))
+
+
+def test_private_memory_is_capped_where_a_driver_reserves_address_space() -> None:
+    outcomes = list(run_guarded(fill, [50, 2000, 50], Limits(60.0, 500, private=True), "memory", 1))
+    assert [outcome.status for outcome in outcomes] == ["ok", "error", "ok"]
+    assert "500 MB" in outcomes[1].error
+
+
+def test_a_gpu_that_is_not_there_is_named(folder: Path) -> None:  # noqa: F811
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UserError, match=r"compute\.accelerator is cuda"):
+        plan_encoding(SMALL, folder, folder / "clips.parquet", folder / "decisions.parquet", "cuda")
