@@ -10,8 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pandas as pd
 import pytest
+from tests.s3_server import BUCKET
+from tests.s3_server import settings as settings_of_s3
 from tests.small_project import clone_project, environment, wait_until
 
 from omnihuman.data.manifest import read_table
@@ -32,15 +35,26 @@ def dvc(clone: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, with_tiny_data: Callable[[Path], Path]) -> Path:
-    """A clone with a trained, registered and pushed model of the profile `tiny`."""
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, with_tiny_data: Callable[[Path], Path], s3_address: str
+) -> Iterator[Path]:
+    """A clone with a trained, registered and pushed model of the profile `tiny`; its shards lie on S3."""
+    with pytest.MonkeyPatch.context() as environ:
+        for name, value in settings_of_s3(s3_address).items():
+            environ.setenv(name, value)
+        yield train(tmp_path_factory, with_tiny_data)
+
+
+def train(tmp_path_factory: pytest.TempPathFactory, with_tiny_data: Callable[[Path], Path]) -> Path:
     clone = clone_project(tmp_path_factory.mktemp("takedown") / "omnihuman")
     with_tiny_data(clone)
-    run(clone, "omnihuman", "config", "compose", "--profile", "tiny")
+    run(clone, "omnihuman", "config", "compose", "--profile", "tiny", f"encode.shards_at=s3://{BUCKET}/shards")
     dvc(clone, "repro")
     run(clone, "omnihuman", "registry", "register", "--allow-dirty")
     dvc(clone, "remote", "add", "--default", "store", str(clone.parent / "remote"))
+    dvc(clone, "remote", "add", "copy", f"s3://{BUCKET}/dvc")
     dvc(clone, "push", "--run-cache")
+    dvc(clone, "push", "--remote", "copy")
     clips = read_table(clone / "data/clips.parquet")
     (clone / "renders").mkdir(exist_ok=True)
     shutil.copy(next((clone / "reports/evaluation").rglob("*.png")), clone / "renders/demo.png")
@@ -49,6 +63,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, with_tiny_data: Callable[[
 
 
 def files(clone: Path) -> Iterator[Path]:
+    """Of the clone, its home and its remotes; those on S3 as copies."""
+    bucket = clone.parent / "bucket"
+    shutil.rmtree(bucket, ignore_errors=True)
+    client = boto3.client("s3")
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+        for one in page.get("Contents", []):
+            (bucket / one["Key"]).parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(BUCKET, one["Key"], str(bucket / one["Key"]))
     for folder, names, _ in os.walk(clone.parent):
         names[:] = [name for name in names if name not in (".git", ".venv")]
         yield from (path for path in Path(folder).iterdir() if path.is_file() and not path.is_symlink())
@@ -89,7 +111,9 @@ def test_nothing_of_a_person_is_left_and_the_chain_goes_on(trained: Path) -> Non
     videos = [(trained / "data/sources" / path).read_bytes() for path in person["path"]]
     before = traces(trained, person, clip_ids, videos)
     shown = [path for path in files(trained) if "artifacts" in path.parts and path.suffix in (".png", ".mp4")]
-    assert {path.relative_to(trained.parent).parts[0] for path in before} == {"omnihuman", "home", "remote"} and shown
+    places = {path.relative_to(trained.parent).parts[0] for path in before}
+    assert places == {"omnihuman", "home", "remote", "bucket"} and shown
+    assert any((trained.parent / "bucket/shards").iterdir()) and not list((trained / "data/encoded").glob("shard-*"))
 
     said = run(trained, "omnihuman", "data", "takedown", key, "--dry-run")
     assert "trained on this person: omnihuman 1" in said and "nothing was removed" in said

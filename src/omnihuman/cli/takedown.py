@@ -29,6 +29,10 @@ class _Found:
     files: list[Path]
     objects: set[str]
     """Of DVC's cache and remotes."""
+    shards: list[tuple[str, str]]
+    """Elsewhere, by place and name (`encode.shards_at`)."""
+    unreachable: list[str]
+    """What could not be looked at, in words."""
     pictures: list[tuple[str, str]]
     """Run and path in MLflow."""
     models: list[str]
@@ -84,9 +88,17 @@ def _takedown(args: argparse.Namespace) -> int:
 
 
 def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
-    from omnihuman.data.material import Material, find_material, holding
+    from omnihuman.cli.places import ENCODED
+    from omnihuman.data.material import Material, find_material, holding, shards_with
     from omnihuman.data.takedowns import key_sha256
-    from omnihuman.pipeline.objects import folders_with, members_named, object_id, objects_folder, pictures_made_from
+    from omnihuman.pipeline.objects import (
+        folders_with,
+        members_named,
+        object_id,
+        objects_folder,
+        pictures_made_from,
+        places_of_shards,
+    )
     from omnihuman.registry.trained_on import data_of_versions
     from omnihuman.storage.work import omnihuman_home
     from omnihuman.tracking.pictures import SUFFIXES, pictures_of
@@ -99,6 +111,8 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
     material, before = Material(), _noted(noted)
     material.add_saved(before["material"])
     find_material(material, key, taken_down, places)
+    elsewhere = places_of_shards(root, [checkout / ENCODED for checkout in checkouts])
+    shards, unreachable = shards_with(material, elsewhere | {place for place, _ in before["shards"]})
     held = list(holding(material, places)) if material.ids or material.files else []
     objects = {object_id(path) for path in held if path.is_relative_to(cache)} | set(before["objects"])
     # Drawn videos lie in the project, their sidecars and ground truth beside them, which say who is shown.
@@ -122,6 +136,8 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
         material=material,
         files=files,
         objects=objects | folders | made,
+        shards=shards,
+        unreachable=unreachable,
         pictures=pictures_of(folders),
         models=sorted(models),
         unknown=[name for name, data in digests.items() if data not in cached and name not in models],
@@ -131,7 +147,10 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
 def _say(found: _Found, root: Path) -> None:
     material = found.material
     print(f"{len(material.paths)} videos; ids of videos and clips: {len(material.ids)}")
-    print(f"to remove: {len(found.files)} files, {len(found.objects)} objects of DVC, {len(found.pictures)} in MLflow")
+    print(
+        f"to remove: {len(found.files)} files, {len(found.objects)} objects of DVC,"
+        f" {len(found.shards)} shards elsewhere, {len(found.pictures)} in MLflow"
+    )
     for name in found.models:
         print(f"trained on this person: {name}")
     for name in found.unknown:
@@ -147,13 +166,13 @@ def _note(found: _Found, noted: Path) -> None:
     from omnihuman.storage.files import publish
 
     noted.parent.mkdir(parents=True, exist_ok=True)
-    content = {"material": found.material.as_json(), "objects": sorted(found.objects)}
+    content = {"material": found.material.as_json(), "objects": sorted(found.objects), "shards": found.shards}
     with publish(noted) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _noted(noted: Path) -> dict:
-    empty = {"material": {"ids": [], "files": {}, "paths": []}, "objects": []}
+    empty = {"material": {"ids": [], "files": {}, "paths": []}, "objects": [], "shards": []}
     return json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else empty
 
 
@@ -166,8 +185,16 @@ def _record(record: Path, key: str, found: _Found, *, finished: bool) -> None:
 
 
 def _remove(root: Path, found: _Found) -> list[str]:
+    from omnihuman.errors import UserError
     from omnihuman.pipeline.objects import remove_objects
+    from omnihuman.storage.ranges import files_at
 
+    problems = list(found.unreachable)
+    for place, name in found.shards:
+        try:
+            files_at(place).remove(name)
+        except UserError as error:
+            problems.append(str(error))
     for path in found.files:
         path.unlink(missing_ok=True)
-    return remove_objects(root, found.objects)
+    return problems + remove_objects(root, found.objects)

@@ -11,8 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from omnihuman.data.scoring import key_of_clip
+from omnihuman.data.shard_reading import ShardReader
 from omnihuman.data.takedowns import TakenDown, key_sha256
+from omnihuman.errors import UserError
 from omnihuman.storage.files import file_sha256
+from omnihuman.storage.ranges import files_at
 
 _PARQUET = b"PAR1"
 _ID_COLUMNS = ("clip_id", "source_id", "sha256")
@@ -81,6 +84,24 @@ def holding(material: Material, places: Iterable[Path]) -> Iterator[Path]:
         by_hash = size in sizes or (-1 in sizes and size < _CHUNK_BYTES)
         if (by_hash and file_sha256(path) in material.files) or _names(path, wanted):
             yield path
+
+
+def shards_with(material: Material, places: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Shards elsewhere that hold the person's clips, as place and name, and what could not be looked at, in words."""
+    found, problems = [], []
+    for place in sorted(places):
+        try:
+            names = [name for name in files_at(place).names() if name.endswith(".safetensors")]
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for name in names:
+            try:
+                if not material.ids.isdisjoint(ShardReader(place).lengths(name)):
+                    found.append((place, name))
+            except UserError as error:
+                problems.append(str(error))
+    return found, problems
 
 
 def _clips_where(path: Path, column: str, values: Set[str]) -> set[str]:

@@ -15,7 +15,8 @@ from omnihuman.errors import UserError
 from omnihuman.storage.files import publish
 from omnihuman.storage.ranges import Range, files_at
 
-_PLACE = "shards_at.json"
+PLACE = "shards_at.json"
+"""Beside the table of samples, where the shards lie elsewhere."""
 _SHARDS_VARIABLE = "OMNIHUMAN_SHARDS"
 _HEADER_GUESS = 1 << 18
 """Bytes that are read at once in the hope that a header is no longer; that of 256 clips is 0.2 MB."""
@@ -35,13 +36,13 @@ def place_of_shards(encoded: Path) -> str | Path:
     That is where `$OMNIHUMAN_SHARDS` says (a copy, e.g. nearer to the machine), else where `encode.shards_at` said,
     else the folder itself.
     """
-    noted = encoded / _PLACE
+    noted = encoded / PLACE
     return os.environ.get(_SHARDS_VARIABLE) or (json.loads(noted.read_text()) if noted.is_file() else encoded)
 
 
 def note_place(folder: Path, place: str) -> None:
     """Leaves the place of the shards for `place_of_shards`."""
-    with publish(folder / _PLACE) as temporary:
+    with publish(folder / PLACE) as temporary:
         temporary.write_text(json.dumps(place) + "\n")
 
 

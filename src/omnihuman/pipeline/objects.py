@@ -10,6 +10,7 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from omnihuman.data.shard_reading import PLACE
 from omnihuman.pipeline.graph import cache_folder
 from omnihuman.storage.work import omnihuman_home
 
@@ -37,6 +38,14 @@ def members_named(root: Path, stems: Set[str]) -> set[str]:
     """Objects that lie in some folder as NAME.SUFFIX with one of these names: sidecars and ground truth of videos."""
     members = [member for listed in _lists(root).values() for member in listed]
     return {member["md5"] for member in members if Path(member["relpath"]).name.partition(".")[0] in stems}
+
+
+def places_of_shards(root: Path, folders: Iterable[Path]) -> set[str]:
+    """Where the shards lie that some folders of encoded clips, and those of earlier runs in the cache, only name."""
+    notes = [folder / PLACE for folder in folders]
+    named = [member["md5"] for listed in _lists(root).values() for member in listed if member["relpath"] == PLACE]
+    notes += [objects_folder(root) / md5[:2] / md5[2:] for md5 in named]
+    return {json.loads(note.read_text(encoding="utf-8")) for note in notes if note.is_file()}
 
 
 def pictures_made_from(root: Path, objects: Set[str]) -> set[str]:

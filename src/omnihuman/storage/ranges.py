@@ -61,6 +61,18 @@ class Files(Protocol):
         """
         ...
 
+    def names(self) -> list[str]:
+        """Of the files that lie there directly, sorted; none where the place does not exist.
+
+        Raises:
+            UserError: the place cannot be reached.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Removes a file, also one that is not there; errors as for `put`."""
+        ...
+
 
 def files_at(place: str | Path) -> Files:
     """The files of a folder, or below `s3://bucket/prefix`."""
@@ -105,6 +117,17 @@ class LocalFiles:
         except OSError as error:
             raise UserError(f"{self._folder / name} cannot be written: {error.strerror}; see to that place") from error
 
+    def names(self) -> list[str]:
+        """See `Files.names`."""
+        return sorted(path.name for path in self._folder.glob("*") if path.is_file())
+
+    def remove(self, name: str) -> None:
+        """See `Files.remove`."""
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{self._folder / name} cannot be removed: {error.strerror}; see to that place") from error
+
 
 class S3Files:
     """See `Files`; one GET a range, those of one call at the same time."""
@@ -135,43 +158,53 @@ class S3Files:
         from botocore.exceptions import ClientError
 
         try:
-            with self._reached(name):
+            with self._answers(name, "read", but=("404", "NoSuchKey")):
                 return self._connected().head_object(Bucket=self._bucket, Key=self._prefix + name)["ContentLength"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                return None
-            raise self._refused(name, error, "read") from error
+        except ClientError:
+            return None
 
     def put(self, name: str, path: Path) -> None:
         """See `Files.put`; a large file goes in parts, at the same time."""
         from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import ClientError
 
         try:
-            with self._reached(name):
+            with self._answers(name, "written"):
                 self._connected().upload_file(str(path), self._bucket, self._prefix + name)
-        except ClientError as error:
-            raise self._refused(name, error, "written") from error
         except S3UploadFailedError as error:
             raise UserError(f"{self._address(name)} cannot be written: {error}; check the address and AWS_*") from error
+
+    def names(self) -> list[str]:
+        """See `Files.names`."""
+        with self._answers("", "listed"):
+            pages = self._connected().get_paginator("list_objects_v2")
+            listed = pages.paginate(Bucket=self._bucket, Prefix=self._prefix, Delimiter="/")
+            keys = [one["Key"] for page in listed for one in page.get("Contents", [])]
+        return sorted(key.removeprefix(self._prefix) for key in keys)
+
+    def remove(self, name: str) -> None:
+        """See `Files.remove`."""
+        with self._answers(name, "removed"):
+            self._connected().delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     def _connected(self) -> Any:
         self._connect()
         return self._client
 
     @contextmanager
-    def _reached(self, name: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError
+    def _answers(self, name: str, done: str, but: Sequence[str] = ()) -> Iterator[None]:
+        """Turns what goes wrong with S3 into words; errors with the codes `but` pass."""
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
         except BotoCoreError as error:
-            raise UserError(f"{self._address(name)} cannot be reached: {error}; check AWS_* and the network") from error
-
-    def _refused(self, name: str, error: Any, done: str) -> UserError:
-        code = error.response["Error"]["Code"]
-        remedy = "copy it there again" if code in ("NoSuchKey", "404") else "check the address and AWS_* settings"
-        return UserError(f"{self._address(name)} cannot be {done}: {code}; {remedy}")
+            raise UserError(f"{self._address(name)} cannot be {done}: {error}; check AWS_* and the network") from error
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in but:
+                raise
+            remedy = "copy it there again" if code in ("NoSuchKey", "404") else "check the address and AWS_* settings"
+            raise UserError(f"{self._address(name)} cannot be {done}: {code}; {remedy}") from error
 
     def _connect(self) -> ThreadPoolExecutor:
         """Neither connections nor threads survive a fork."""
@@ -210,13 +243,11 @@ class S3Files:
         assert self._client is not None
         key = self._prefix + name
         try:
-            with self._reached(name):
+            with self._answers(name, "read", but=("InvalidRange",)):
                 answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={part[0]}-{part[1] - 1}")
             return answer["Body"], int(answer["ContentRange"].rpartition("/")[2])
         except ClientError as error:
-            if error.response["Error"]["Code"] == "InvalidRange":
-                return None, int(error.response["Error"].get("ActualObjectSize", 0))
-            raise self._refused(name, error, "read") from error
+            return None, int(error.response["Error"].get("ActualObjectSize", 0))
 
     def _address(self, name: str) -> str:
         return f"s3://{self._bucket}/{self._prefix}{name}"
