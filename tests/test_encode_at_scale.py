@@ -17,7 +17,7 @@ from omnihuman.data import encode_estimate, precompute
 from omnihuman.data.encode_estimate import estimate
 from omnihuman.data.encoding_plan import Plan, plan_encoding
 from omnihuman.data.precompute import encode_part
-from omnihuman.data.shard_reading import ShardReader, place_of_shards
+from omnihuman.data.shard_reading import ShardReader, load_clip, place_of_shards
 from omnihuman.errors import UserError
 from omnihuman.evaluation.held_out import held_out_windows
 from omnihuman.media.worker import Limits, run_guarded, worker_slot
@@ -158,6 +158,32 @@ def test_an_estimate_times_clips_keeps_them_and_says_the_bytes(folder: Path, mon
     assert "2 clips" in str(before) and "1 on cpu" in str(before)
     long = estimate(plan_of(replace(TWO_SIZES, num_frames=41), folder))
     assert long.num_too_short == 2 and "2 clips are shorter than one window" in str(long)
+
+
+def test_clips_that_were_encoded_elsewhere_are_taken(
+    folder: Path,  # noqa: F811
+    encoded_jobs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(TWO_SIZES, folder).rename(folder / "elsewhere")
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
+    sources = pd.read_parquet(folder / "sources.parquet")
+    sources.assign(caption=["a green shirt", ""]).to_parquet(folder / "sources.parquet")
+    encoded_jobs.clear()
+    config = replace(TWO_SIZES, imported=str(folder / "elsewhere"), shard_clips=2)
+    encoded = run(config, folder)
+    assert encoded_jobs == ["c0"], "another caption is another clip"
+    there, here = (folder / "elsewhere/shard-00001.safetensors", encoded / "shard-00000.safetensors")
+    np.testing.assert_array_equal(load_clip(there, "c1").latents, load_clip(here, "c1").latents)
+    with pytest.raises(UserError, match=r"encoded otherwise than params.yaml says \(num_frames\)"):
+        run(replace(config, num_frames=5), folder)
+    with pytest.raises(UserError, match=r"encode.imported: .*holds none of the 2 clips"):
+        clips = pd.read_parquet(folder / "clips.parquet")
+        clips.assign(clip_id=["d0", "d1"]).to_parquet(folder / "clips.parquet")
+        decisions = pd.read_parquet(folder / "decisions.parquet")
+        renamed = decisions["clip_id"].str.replace("c", "d")
+        decisions.assign(clip_id=renamed).to_parquet(folder / "decisions.parquet")
+        run(config, folder)
 
 
 def slot_of(seconds: float) -> int:

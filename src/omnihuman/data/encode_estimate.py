@@ -18,6 +18,7 @@ from omnihuman.data.clip_encoding import (
     window_starts,
 )
 from omnihuman.data.encoding_plan import Plan, Row
+from omnihuman.data.imported_clips import keep_imported
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.encoders.video_codec import SPATIAL_FACTOR, num_latent_frames
 from omnihuman.errors import UserError
@@ -69,6 +70,7 @@ def estimate(plan: Plan) -> Estimate:
     Raises:
         UserError: none of them could be encoded.
     """
+    keep_imported(plan)
     good = [row for row in plan.rows if _num_windows(plan, row)]
     missing = [row for row in good if not plan.kept.has(row)]
     chosen = sorted(missing, key=lambda row: plan.kept.key_of([row]))[: _TIMED_PER_WORKER * plan.workers]

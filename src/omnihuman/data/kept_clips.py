@@ -13,7 +13,7 @@ from omnihuman.storage.work import code_key, content_key, work_folder
 
 _IDENTIFYING = ("clip_id", "sha256", "start_seconds", "end_seconds", "caption", "keypoints_sha256")
 """Columns by which a clip's content is known."""
-_CHANGE_NO_CLIP = ("shard_clips", "shards_at", "deadline_seconds", "memory_megabytes")
+_CHANGE_NO_CLIP = ("shard_clips", "shards_at", "imported", "deadline_seconds", "memory_megabytes")
 
 
 class KeptClips:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.clip_encoding import encode_clip
 from omnihuman.data.encoding_plan import Plan, Row, Shard, plan_encoding
+from omnihuman.data.imported_clips import keep_imported
 from omnihuman.data.manifest import SAMPLES, write_table
 from omnihuman.data.shard_reading import Lengths, ShardReader, note_place
 from omnihuman.data.shards import save_empty_text
@@ -43,6 +44,7 @@ def encode(
         UserError: no clip is eligible, an encoder's weights are missing, or `config.shards_at` cannot be used.
     """
     plan = plan_encoding(config, sources, clips, decisions, accelerator)
+    keep_imported(plan)
     rows: list[dict] = []
     with publish_folder(encoded) as folder:
         plan.encoders.save(folder / "encoders.json")
@@ -66,6 +68,7 @@ def encode_part(plan: Plan, number: int, count: int) -> tuple[int, int]:
     Returns:
         How many clips are encoded, and how many could not be.
     """
+    keep_imported(plan)
     shards = plan.shards()[number - 1 :: count]
     rows: list[dict] = []
     for index, shard in enumerate(shards, 1):

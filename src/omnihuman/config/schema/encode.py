@@ -45,6 +45,8 @@ class Encode:
     shards_at: str = ""
     """Where the shards go: a folder that all machines see, or `s3://bucket/prefix`; empty: into `data/encoded` itself,
     under DVC. Elsewhere their names hold the hash of their content, and DVC versions the table that names them."""
+    imported: str = ""
+    """Folder of clips that another machine or program has encoded, in the layout of `data/encoded`; these are taken."""
     deadline_seconds: float = 120.0
     memory_megabytes: int = 2048
     """Of one worker, with the weights that it loads for its first clip."""
