@@ -148,14 +148,15 @@ def test_an_estimate_times_clips_keeps_them_and_says_the_bytes(folder: Path, mon
     monkeypatch.setattr(encode_estimate, "_TIMED_PER_WORKER", 1)
     before = estimate(plan_of(TWO_SIZES, folder))
     assert (before.num_clips, before.num_kept, before.num_timed, before.workers) == (2, 0, 1, 1)
-    assert before.worker_hours > 0 and before.video_hours == pytest.approx(2 * 0.8 / 3600)
+    assert before.worker_seconds > 0 and before.video_seconds == pytest.approx(2 * 0.8)
     after = estimate(plan_of(TWO_SIZES, folder))
     assert (after.num_kept, after.num_timed) == (1, 1)
     encoded = run(TWO_SIZES, folder)
     really = sum(path.stat().st_size for path in encoded.glob("shard-*"))
     assert before.shard_bytes == pytest.approx(really, rel=0.05)
     assert estimate(plan_of(TWO_SIZES, folder)).shard_bytes == really
-    assert "2 clips" in str(before) and "1 on cpu" in str(before)
+    assert "2 clips, 1.6 s of video; 0 are" in str(before) and "1 on cpu" in str(before)
+    assert "work: 2:46:41 h of one worker" in str(replace(before, worker_seconds=10_000.3))
     long = estimate(plan_of(replace(TWO_SIZES, num_frames=41), folder))
     assert long.num_too_short == 2 and "2 clips are shorter than one window" in str(long)
 

@@ -3,10 +3,13 @@
 A clip's time is taken as proportional to the pixels that go through the video codec; its bytes follow from its shapes.
 """
 
+import math
 import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
+
+from tqdm import tqdm
 
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.clip_encoding import (
@@ -39,8 +42,8 @@ class Estimate:
     num_too_short: int
     """Clips of less than one window, which will be errors."""
     num_timed: int
-    video_hours: float
-    worker_hours: float
+    video_seconds: float
+    worker_seconds: float
     """That one worker would take for what is not encoded yet, the timed clips among it."""
     workers: int
     devices: list[str]
@@ -51,17 +54,26 @@ class Estimate:
     def __str__(self) -> str:
         """For people."""
         lines = [
-            f"{self.num_clips} clips, {self.video_hours:.2f} hours of video; {self.num_kept} are encoded already",
-            f"work: {self.worker_hours:.2f} hours of one worker, {self.worker_hours / self.workers:.2f} with"
-            f" {self.workers} on {', '.join(self.devices)}; {self.num_timed} clips were timed",
-            f"bytes: {self.shard_bytes / 1e9:.3f} GB of shards, and as much below $OMNIHUMAN_HOME/work, where"
-            f" {self.free_bytes / 1e9:.1f} GB are free",
+            f"{self.num_clips} clips, {_interval(self.video_seconds)} of video; {self.num_kept} are encoded already",
+            f"work: {_interval(self.worker_seconds)} of one worker, {_interval(self.worker_seconds / self.workers)}"
+            f" with {self.workers} on {', '.join(self.devices)}; {self.num_timed} clips were timed",
+            f"bytes: {_bytes(self.shard_bytes)} of shards, and as much below $OMNIHUMAN_HOME/work, where"
+            f" {_bytes(self.free_bytes)} are free",
         ]
         if self.num_too_short:
             lines.append(
                 f"{self.num_too_short} clips are shorter than one window, an error each: see encode.num_frames"
             )
         return "\n".join(lines)
+
+
+def _interval(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return f"{tqdm.format_interval(math.ceil(seconds))} h" if seconds >= 3600 else f"{seconds:.1f} s"
+
+
+def _bytes(number: int) -> str:
+    return tqdm.format_sizeof(number, "B")
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -83,8 +95,8 @@ def estimate(plan: Plan) -> Estimate:
         num_kept=len(good) - len(missing),
         num_too_short=len(plan.rows) - len(good),
         num_timed=timed.num_clips,
-        video_hours=sum(row["end_seconds"] - row["start_seconds"] for row in plan.rows) / 3600,
-        worker_hours=seconds_per_pixel * sum(_codec_pixels(plan, row) for row in missing) / 3600,
+        video_seconds=sum(row["end_seconds"] - row["start_seconds"] for row in plan.rows),
+        worker_seconds=seconds_per_pixel * sum(_codec_pixels(plan, row) for row in missing),
         workers=plan.workers,
         devices=plan.devices,
         shard_bytes=sum(map(plan.kept.num_bytes, kept))
