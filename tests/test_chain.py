@@ -84,6 +84,23 @@ def test_the_chain_runs_is_clean_and_runs_nothing_twice(
     run(clone, "git", "checkout", "--quiet", "src")
 
 
+@pytest.mark.usefixtures("by_the_demo")
+def test_another_policy_is_reported_and_changes_nothing(clone: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in (clone / "params.yaml", clone / "reports/funnel.html")}
+    now = run(clone, "omnihuman", "data", "report")
+    assert (
+        now.returncode == 0
+        and str(json.loads((clone / "reports/funnel.json").read_text())["clips_audio"]) in now.stdout
+    )
+    page = tmp_path / "page.html"
+    then = run(clone, "omnihuman", "data", "report", "decide.rules.lips_follow.at_least=1000", "--page", str(page))
+    (audio,) = [line.split() for line in then.stdout.splitlines() if line.startswith("audio  ")]
+    assert int(audio[1]) > int(audio[2]) == 0 and "lips_follow" in page.read_text()
+    assert {path: path.read_bytes() for path in before} == before and not dvc_status(clone)
+    wrong = run(clone, "omnihuman", "data", "report", "decide.rules.lip_follow.at_least=1")
+    assert wrong.returncode == 2 and "did you mean decide.rules.lips_follow" in wrong.stderr
+
+
 def locked_outputs(clone: Path) -> dict[str, str]:
     """Hash by output of every step, but of the records of runs, which differ by run id and time."""
     steps_of_lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()

@@ -1,6 +1,7 @@
 """Verbs of the steps from raw videos to encoded clips."""
 
 import argparse
+from pathlib import Path
 
 from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder, share
@@ -24,6 +25,14 @@ def add_verbs(add: Adder) -> None:
     add("split", _split, "cut sources into clips at shot boundaries")
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
+    report = add(
+        "report",
+        _report,
+        "say what may train what, also under another policy: from the scores that are there, nothing is decoded",
+        "omnihuman data report decide.rules.sharp.at_least=0.4 --page what_if.html",
+    )
+    report.add_argument("overrides", nargs="*", metavar="key=value", help="as of `config compose`; changes no file")
+    report.add_argument("--page", type=Path, metavar="FILE", help="write the whole report there")
     encode = add(
         "encode",
         _encode,
@@ -74,6 +83,24 @@ def _decide(_: argparse.Namespace) -> int:
 
     tables = Tables(SOURCES, CLIPS, SCORES, STRIPS)
     decide(load_params().decide, tables, DECISIONS, FUNNEL_PAGE, FUNNEL_METRICS, FUNNEL_PLOTS)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from omnihuman.config.compose import compose
+    from omnihuman.config.load import load_params
+    from omnihuman.data.deciding import Tables, contents_of, write_page
+    from omnihuman.data.funnel_text import describe_funnel
+
+    params, tables = load_params(), Tables(SOURCES, CLIPS, SCORES, STRIPS)
+    contents = contents_of(params.decide, tables)
+    before = contents.funnel
+    if args.overrides:
+        other = compose(params.profile, [*params.overrides, *args.overrides])
+        contents = contents_of(other.decide, tables)
+    print(describe_funnel(before, contents.funnel if args.overrides else None))
+    if args.page:
+        write_page(contents, args.page)
     return 0
 
 

@@ -41,22 +41,31 @@ def decide(config: Decide, tables: Tables, decisions: Path, page: Path, metrics:
     Raises:
         UserError: a rule names a scorer that does not exist.
     """
+    contents = contents_of(config, tables)
+    write_page(contents, page)
+    with publish(metrics) as temporary:
+        temporary.write_text(json.dumps(contents.funnel, indent=2) + "\n", encoding="utf-8")
+    with publish_folder(plots) as folder:
+        _write_plots(folder, contents.funnel, contents.rules, contents.slices)
+    write_table(contents.decisions, DECISIONS, decisions)
+
+
+def contents_of(config: Decide, tables: Tables) -> Contents:
+    """What a policy decides and why; arguments and errors as for `decide`."""
     clips, scores = read_table(tables.clips), read_table(tables.scores, SCORE_COLUMNS)
     sources = read_table(tables.sources / SOURCES_TABLE)
     verdicts = judge(clips, scores, config)
-    table = decide_all(verdicts, config)
     funnel = count_funnel(sources, clips, scores, verdicts)
     names = {source: PurePath(path).name for source, path in zip(sources["source_id"], sources["path"], strict=True)}
     rules = report_rules(verdicts, funnel, clips, names, tables.strips)
     parts = slices(sources, clips, scores, verdicts)
-    contents = Contents(names, clips, scores, table, verdicts, funnel, rules, parts)
+    return Contents(names, clips, scores, decide_all(verdicts, config), verdicts, funnel, rules, parts)
+
+
+def write_page(contents: Contents, page: Path) -> None:
+    """Publishes the report as one self-contained HTML file."""
     with publish(page) as temporary:
         temporary.write_text(render_page(contents), encoding="utf-8")
-    with publish(metrics) as temporary:
-        temporary.write_text(json.dumps(funnel, indent=2) + "\n", encoding="utf-8")
-    with publish_folder(plots) as folder:
-        _write_plots(folder, funnel, rules, parts)
-    write_table(table, DECISIONS, decisions)
 
 
 def _write_plots(folder: Path, funnel: dict[str, float | int], rules: list[RuleReport], parts: list[Slice]) -> None:
