@@ -120,3 +120,14 @@ def save_whisper(folder: Path) -> None:
     )  # fmt: skip
     WhisperForConditionalGeneration(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
+
+
+def save_clip(folder: Path) -> None:
+    """Both towers, as OpenAI's are published: pictures of 32 pixels in patches of 8, embeddings of 12."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = sizes | {"image_size": 32, "patch_size": 8, "projection_dim": 12}
+    text = sizes | {"vocab_size": 20, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
+    CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=12)).save_pretrained(folder)

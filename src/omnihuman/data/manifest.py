@@ -65,6 +65,7 @@ SCORES = pa.schema(
         ("scorer", pa.string()),
         ("implementation", pa.string()),  # published | fallback | trained
         ("version", pa.string()),
+        ("weights_sha256", pa.string()),  # empty for a scorer without
         ("params_hash", pa.string()),
         ("value", pa.float64()),  # NaN unless status is ok
         ("status", pa.string()),

@@ -14,6 +14,7 @@ from omnihuman.data.clip_encoding import EncodedSizes, Job, encode_clip, encoder
 from omnihuman.data.manifest import SAMPLES, SOURCES_TABLE, clip_file, read_table, write_table
 from omnihuman.data.shards import Encoders, save_empty_text, save_shard
 from omnihuman.encoders import factory
+from omnihuman.encoders.pose_estimator import pinned_files
 from omnihuman.encoders.sizes import encoded_sizes
 from omnihuman.errors import UserError
 from omnihuman.media.worker import Limits, Outcome, run_guarded
@@ -39,6 +40,8 @@ def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded:
         raise UserError(
             "no clip is eligible for text: see reports/funnel.html for why, loosen conf/policy or add videos"
         )
+    if config.pose_weights:
+        pinned_files("encode.pose_weights", Path(config.pose_weights), config.pose_sha256)
     description, empty_text = describe(config)
     rows: list[dict] = []
     with publish_folder(encoded) as folder:
