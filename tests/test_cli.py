@@ -21,6 +21,7 @@ VERBS = (
     ("data", "score"),
     ("data", "decide"),
     ("data", "encode"),
+    ("data", "train-syncnet"),
     ("train",),
     ("evaluate",),
     ("render",),

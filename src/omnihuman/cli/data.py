@@ -1,6 +1,7 @@
 """Verbs of the steps from raw videos to encoded clips."""
 
 import argparse
+from pathlib import Path
 
 from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder
@@ -11,6 +12,7 @@ from omnihuman.cli.places import (
     FUNNEL_METRICS,
     FUNNEL_PAGE,
     FUNNEL_PLOTS,
+    LIP_SYNC_WEIGHTS,
     SCORES,
     SOURCES,
     STRIPS,
@@ -26,6 +28,15 @@ def add_verbs(add: Adder) -> None:
     add("decide", _decide, "decide which modalities each clip may train, and report why")
     add("encode", _encode, "write latents, speech, keypoints and text of the eligible clips into shards")
     takedown.add_verbs(add)
+    parser = add(
+        "train-syncnet",
+        _train_syncnet,
+        "train a small SyncNet on the clips that may train sound, as a scorer of lip sync in place of a stand-in",
+        "omnihuman data train-syncnet --steps 300",
+    )
+    parser.add_argument("--output", type=Path, default=LIP_SYNC_WEIGHTS, help=f"default: {LIP_SYNC_WEIGHTS}")
+    parser.add_argument("--steps", type=int, default=300, help="of 192 windows each; default: 300")
+    parser.add_argument("--clips", type=int, default=2000, help="at most so many of each split; default: 2000")
 
 
 def _collect(_: argparse.Namespace) -> int:
@@ -59,6 +70,21 @@ def _decide(_: argparse.Namespace) -> int:
 
     tables = Tables(SOURCES, CLIPS, SCORES, STRIPS)
     decide(load_params().decide, tables, DECISIONS, FUNNEL_PAGE, FUNNEL_METRICS, FUNNEL_PLOTS)
+    return 0
+
+
+def _train_syncnet(args: argparse.Namespace) -> int:
+    from omnihuman.config.load import load_params
+    from omnihuman.data.own_syncnet import train_syncnet
+    from omnihuman.storage.files import file_sha256
+
+    params = load_params()
+    tables = SOURCES, CLIPS, DECISIONS
+    train_syncnet(params.score, tables, args.output, steps=args.steps, seed=params.seed, max_clips=args.clips)
+    print(
+        f"to score with it, compose with score.lip_sync=trained score.lip_sync_weights={args.output.absolute()}"
+        f" score.lip_sync_sha256={file_sha256(args.output)}, and set a threshold for it in conf/policy"
+    )
     return 0
 
 
