@@ -19,6 +19,7 @@ VERBS = (
     ("data", "collect"),
     ("data", "split"),
     ("data", "score"),
+    ("data", "caption"),
     ("data", "decide"),
     ("data", "encode"),
     ("data", "train-syncnet"),

@@ -16,7 +16,7 @@ from omnihuman.config.schema.score import Score
 from omnihuman.data import scoring
 from omnihuman.data.scorers.content import ClipContent, Scorer
 from omnihuman.data.scorers.registry import check_weights, scorers_for
-from omnihuman.encoders.aesthetics import Predictor, clip_square
+from omnihuman.encoders.aesthetics import Predictor
 from omnihuman.encoders.pose_estimator import estimator_files
 from omnihuman.encoders.weights import files_sha256
 from omnihuman.errors import UserError
@@ -70,13 +70,14 @@ def test_the_predictor_has_the_published_layout() -> None:
     assert len(state) == 2 * len(PUBLISHED_PREDICTOR)
 
 
-def test_pictures_are_prepared_as_clip_does() -> None:
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    for size in ((40, 60), (70, 50), (224, 300)):
-        picture = noise(*size)[0]
-        expected = CLIPImageProcessorPil()(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(clip_square(picture, 224), expected.transpose(1, 2, 0), atol=2e-6)
+def as_clip_sees(picture: np.ndarray, side: int) -> np.ndarray:
+    """OpenAI's preprocessing: the shorter side to `side` (bicubic), the middle square, normalised."""
+    height, width = picture.shape[:2]
+    size = side * width // min(height, width), side * height // min(height, width)
+    image = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC), np.float32) / 255
+    top, left = (size[1] - side) // 2, (size[0] - side) // 2
+    mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    return ((image[top : top + side, left : left + side] - mean) / std).astype(np.float32)
 
 
 def test_the_rating_is_that_of_transformers_and_the_head(laion: Score) -> None:
@@ -84,7 +85,7 @@ def test_the_rating_is_that_of_transformers_and_the_head(laion: Score) -> None:
 
     clip = content(noise())
     (answer,) = scorer_of("laion_aesthetics", laion).measure(clip)
-    squares = np.stack([clip_square(picture, 32) for picture in clip.frames.pixels[clip.few]]).transpose(0, 3, 1, 2)
+    squares = np.stack([as_clip_sees(picture, 32) for picture in clip.frames.pixels[clip.few]]).transpose(0, 3, 1, 2)
     model, head = CLIPModel.from_pretrained(laion.clip_weights), Predictor(12).eval()
     head.load_state_dict(torch.load(laion.aesthetic_weights, weights_only=True))
     with torch.inference_mode():

@@ -6,6 +6,7 @@ from pathlib import Path
 from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder
 from omnihuman.cli.places import (
+    CAPTIONS,
     CLIPS,
     DECISIONS,
     ENCODED,
@@ -25,6 +26,7 @@ def add_verbs(add: Adder) -> None:
     add("collect", _collect, "draw or take in the raw videos: hashes, what is in them, rights")
     add("split", _split, "cut sources into clips at shot boundaries")
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
+    add("caption", _caption, "describe every clip in a sentence, where its sidecar does not")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
     add("encode", _encode, "write latents, speech, keypoints and text of the eligible clips into shards")
     takedown.add_verbs(add)
@@ -64,6 +66,14 @@ def _score(_: argparse.Namespace) -> int:
     return 0
 
 
+def _caption(_: argparse.Namespace) -> int:
+    from omnihuman.config.load import load_params
+    from omnihuman.data.captions import caption
+
+    caption(load_params().caption, SOURCES, CLIPS, SCORES, CAPTIONS)
+    return 0
+
+
 def _decide(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.deciding import Tables, decide
@@ -92,5 +102,5 @@ def _encode(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.precompute import encode
 
-    encode(load_params().encode, SOURCES, CLIPS, DECISIONS, ENCODED)
+    encode(load_params().encode, SOURCES, CLIPS, CAPTIONS, DECISIONS, ENCODED)
     return 0

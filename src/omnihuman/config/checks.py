@@ -69,6 +69,7 @@ def check(params: Params) -> None:
         *_check_collect(params.collect),
         *_check_split(params.split),
         *_check_score(params.score),
+        *_check_choices("caption", params.caption, {"method": ("none", "template", "blip")}),
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
         *_check_poses(params.score, params.encode),

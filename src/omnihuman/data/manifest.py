@@ -81,6 +81,17 @@ STRIPS = pa.schema(
     ]
 )
 
+CAPTIONS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("caption", pa.string()),  # empty where there is none
+        ("origin", pa.string()),  # sidecar, or caption.method
+        ("weights_sha256", pa.string()),  # empty for what no network said
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
 DECISIONS = pa.schema(
     [
         ("clip_id", pa.string()),

@@ -22,20 +22,20 @@ from omnihuman.storage.files import publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 
 
-def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path) -> None:
+def encode(config: Encode, sources: Path, clips: Path, captions: Path, decisions: Path, encoded: Path) -> None:
     """Encodes every clip that may train at least text, into `encoded`.
 
     A killed call goes on with the first unfinished shard: finished ones lie in the work folder of their content.
 
     Args:
         sources: folder with sources.parquet.
-        clips, decisions: Parquet files of the steps before.
+        clips, captions, decisions: Parquet files of the steps before.
         encoded: output folder: samples.parquet, encoders.json, shard-*.safetensors.
 
     Raises:
         UserError: no clip is eligible, or an encoder's weights are missing.
     """
-    table = _eligible_clips(sources, clips, decisions)
+    table = _eligible_clips(sources, clips, captions, decisions)
     if table.empty:
         raise UserError(
             "no clip is eligible for text: see reports/funnel.html for why, loosen conf/policy or add videos"
@@ -97,12 +97,13 @@ def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
     return description, empty_text
 
 
-def _eligible_clips(sources: Path, clips: Path, decisions: Path) -> pd.DataFrame:
+def _eligible_clips(sources: Path, clips: Path, captions: Path, decisions: Path) -> pd.DataFrame:
     """One row per clip that may train text, with its source's columns and a flag per stronger modality."""
     decided = read_table(decisions).pivot(index="clip_id", columns="modality", values="eligible")
     decided = decided.reindex(columns=["text", "audio", "pose"]).add_suffix("_eligible").reset_index()
     table = read_table(clips).query("status == 'ok'").merge(decided, on="clip_id")
-    origin = read_table(sources / SOURCES_TABLE).drop(columns=["status", "error"])
+    table = table.merge(read_table(captions)[["clip_id", "caption"]], on="clip_id")
+    origin = read_table(sources / SOURCES_TABLE).drop(columns=["status", "error", "caption"])
     table = table[table["text_eligible"].astype(bool)].merge(origin, on="source_id")
     return table.sort_values("clip_id", ignore_index=True)
 

@@ -5,22 +5,18 @@ fitted to ratings of 1 to 10. The dropout between the layers, which takes number
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from omnihuman.encoders.weights import (
     LocalWeights,
     Published,
-    check_loaded,
     check_pinned,
     find_weights,
-    not_loaded,
+    load_frozen,
     pinned_state_dict,
-    quiet_loading,
 )
 
 CLIP = Published(
@@ -30,8 +26,6 @@ CLIP = Published(
     without="score.aesthetic_weights empty",
 )
 OPTION = "score.aesthetic_weights"
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of CLIP's preprocessing."""
 
 
 class Predictor(nn.Module):
@@ -61,17 +55,15 @@ class Aesthetics:
         Raises:
             UserError: files are missing, incomplete or not the pinned ones.
         """
-        from transformers import CLIPVisionModelWithProjection
+        from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
-        quiet_loading()
-        try:
-            network, told = _load(CLIPVisionModelWithProjection, clip)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise not_loaded(error, clip, "CLIP's tower for pictures with its projection") from error
-        check_loaded(told, clip)
-        self._network = network.requires_grad_(False).eval()
+        network = load_frozen(CLIPVisionModelWithProjection, clip, "CLIP's tower for pictures with its projection")
+        self._network = network
         self.side: int = network.config.image_size
         """Pixels of the square that it sees."""
+        self._prepare = CLIPImageProcessorPil(
+            size={"shortest_edge": self.side}, crop_size={"height": self.side, "width": self.side}
+        )
         self._predictor = Predictor(network.config.projection_dim)
         layout = "christophschuhmann/improved-aesthetic-predictor for this CLIP"
         pinned_state_dict(OPTION, predictor, predictor_sha256, self._predictor, layout)
@@ -80,8 +72,8 @@ class Aesthetics:
     @torch.inference_mode()
     def rate(self, pictures: np.ndarray) -> np.ndarray:
         """float64 [N], about 1..10, of uint8 [N, H, W, 3] in RGB."""
-        squares = np.stack([clip_square(picture, self.side) for picture in pictures])
-        embeddings = self._network(pixel_values=torch.from_numpy(squares).permute(0, 3, 1, 2)).image_embeds
+        squares = self._prepare(images=list(pictures), return_tensors="pt").pixel_values
+        embeddings = self._network(pixel_values=squares).image_embeds
         return self._predictor(nn.functional.normalize(embeddings, dim=1)).double().numpy()
 
 
@@ -94,24 +86,3 @@ def clip_files(weights: str, sha256: str) -> LocalWeights:
     files = find_weights(weights, CLIP)
     check_pinned(CLIP.option, files.folder, files.files, sha256)
     return files
-
-
-def clip_square(picture: np.ndarray, side: int) -> np.ndarray:
-    """CLIP's preprocessing of uint8 [H, W, 3]: the shorter side to `side` (bicubic), the middle square, normalised.
-
-    Returns:
-        float32 [side, side, 3].
-    """
-    height, width = picture.shape[:2]
-    scale = side / min(height, width)
-    size = max(side, int(width * scale)), max(side, int(height * scale))
-    image = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC), np.float32)
-    top, left = (size[1] - side) // 2, (size[0] - side) // 2
-    square = image[top : top + side, left : left + side] / 255.0
-    return (square - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-
-
-def _load(kind: Any, files: LocalWeights) -> tuple[Any, dict[str, Any]]:
-    return kind.from_pretrained(
-        files.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-    )

@@ -231,6 +231,28 @@ def quiet_loading() -> None:
     logging.set_verbosity_error()
 
 
+def load_frozen(kind: Any, files: LocalWeights, expected: str) -> Any:
+    """A network of one of transformers' classes, in float32, in which nothing trains.
+
+    Args:
+        expected: what the files should be, for the error message.
+
+    Raises:
+        UserError: they cannot be loaded, or leave a part of the network at random.
+    """
+    import torch
+
+    quiet_loading()
+    try:
+        network, told = kind.from_pretrained(
+            files.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise not_loaded(error, files, expected) from error
+    check_loaded(told, files)
+    return network.requires_grad_(False).eval()
+
+
 def not_loaded(error: Exception, files: LocalWeights, expected: str) -> UserError:
     """What to raise when a library could not load files.
 
