@@ -1,4 +1,4 @@
-"""From raw videos to encoded clips: collect, split, score, decide, encode."""
+"""From raw videos to encoded clips: collect, split, score, caption, decide, encode."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.s3_server import BUCKET
-from tests.test_published_encode import SMALL, folder, run  # noqa: F401
+from tests.test_published_encode import SMALL, folder, inputs_of, run  # noqa: F401
 
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data import encode_estimate, precompute
@@ -41,7 +41,7 @@ def encoded_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def plan_of(config: Encode, folder: Path) -> Plan:  # noqa: F811
-    return plan_encoding(config, folder, folder / "clips.parquet", folder / "decisions.parquet")
+    return plan_encoding(config, inputs_of(folder))
 
 
 def files_of(encoded: Path) -> dict[str, bytes]:
@@ -168,8 +168,8 @@ def test_clips_that_were_encoded_elsewhere_are_taken(
 ) -> None:
     run(TWO_SIZES, folder).rename(folder / "elsewhere")
     monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
-    sources = pd.read_parquet(folder / "sources.parquet")
-    sources.assign(caption=["a green shirt", ""]).to_parquet(folder / "sources.parquet")
+    captions = pd.read_parquet(folder / "captions.parquet")
+    captions.assign(caption=["a green shirt", ""]).to_parquet(folder / "captions.parquet")
     encoded_jobs.clear()
     config = replace(TWO_SIZES, imported=str(folder / "elsewhere"), shard_clips=2)
     encoded = run(config, folder)
@@ -179,11 +179,10 @@ def test_clips_that_were_encoded_elsewhere_are_taken(
     with pytest.raises(UserError, match=r"encoded otherwise than params.yaml says \(num_frames\)"):
         run(replace(config, num_frames=5), folder)
     with pytest.raises(UserError, match=r"encode.imported: .*holds none of the 2 clips"):
-        clips = pd.read_parquet(folder / "clips.parquet")
-        clips.assign(clip_id=["d0", "d1"]).to_parquet(folder / "clips.parquet")
-        decisions = pd.read_parquet(folder / "decisions.parquet")
-        renamed = decisions["clip_id"].str.replace("c", "d")
-        decisions.assign(clip_id=renamed).to_parquet(folder / "decisions.parquet")
+        for name in ("clips", "captions", "decisions"):
+            table = pd.read_parquet(folder / f"{name}.parquet")
+            renamed = table["clip_id"].str.replace("c", "d")
+            table.assign(clip_id=renamed).to_parquet(folder / f"{name}.parquet")
         run(config, folder)
 
 
@@ -219,4 +218,4 @@ def test_a_gpu_that_is_not_there_is_named(folder: Path) -> None:  # noqa: F811
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(UserError, match=r"compute\.accelerator is cuda"):
-        plan_encoding(SMALL, folder, folder / "clips.parquet", folder / "decisions.parquet", "cuda")
+        plan_encoding(SMALL, inputs_of(folder), "cuda")

@@ -12,7 +12,8 @@ from tests.tiny_checkpoints import save_t5, save_t5gemma2, save_vae, save_wav2ve
 
 from omnihuman.batch import Sound
 from omnihuman.config.schema.encode import Encode
-from omnihuman.data.manifest import CLIPS, DECISIONS, SOURCES, write_table
+from omnihuman.data.encoding_plan import Inputs
+from omnihuman.data.manifest import CAPTIONS, CLIPS, DECISIONS, SOURCES, write_table
 from omnihuman.data.precompute import encode
 from omnihuman.data.shard_reading import load_clip
 from omnihuman.data.shards import Encoders, load_empty_text
@@ -49,12 +50,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_table(sources, SOURCES, tmp_path / "sources.parquet")
     write_table(clips, CLIPS, tmp_path / "clips.parquet")
     write_table(decisions, DECISIONS, tmp_path / "decisions.parquet")
+    captions = [{"clip_id": f"c{index}", "caption": source["caption"]} for index, source in enumerate(sources)]
+    write_table(captions, CAPTIONS, tmp_path / "captions.parquet")
     return tmp_path
+
+
+def inputs_of(folder: Path) -> Inputs:
+    return Inputs(folder, *(folder / f"{name}.parquet" for name in ("clips", "captions", "decisions")))
 
 
 def run(config: Encode, folder: Path) -> Path:
     encoded = folder / "encoded"
-    encode(config, folder, folder / "clips.parquet", folder / "decisions.parquet", encoded)
+    encode(config, inputs_of(folder), encoded)
     return encoded
 
 

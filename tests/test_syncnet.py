@@ -135,7 +135,7 @@ def test_a_clip_is_measured_with_the_pinned_file(weights: Path) -> None:
     direct = measure_sync(load_syncnet(weights, digest), crops, clip.sound.samples)
     assert answers[1].value == pytest.approx(direct.distance)
     scorer = scorers_for(Score(syncnet_weights=str(weights), syncnet_sha256=digest))[-1]
-    assert scorer.implementation == "published" and digest[:16] in scorer.version
+    assert scorer.implementation == "published" and scorer.weights_sha256 == digest
 
 
 def test_without_weights_or_with_a_small_face_it_says_why(weights: Path) -> None:

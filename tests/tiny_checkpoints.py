@@ -120,3 +120,31 @@ def save_whisper(folder: Path) -> None:
     )  # fmt: skip
     WhisperForConditionalGeneration(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
+
+
+def save_clip(folder: Path) -> None:
+    """Both towers, as OpenAI's are published: pictures of 32 pixels in patches of 8, embeddings of 12."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = sizes | {"image_size": 32, "patch_size": 8, "projection_dim": 12}
+    text = sizes | {"vocab_size": 20, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
+    CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=12)).save_pretrained(folder)
+
+
+def save_blip(folder: Path) -> None:
+    """A captioner of one layer, whose tokenizer knows `WORDS`; pictures of 32 pixels in patches of 8."""
+    from transformers import BlipConfig, BlipForConditionalGeneration
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"pad_token_id": 0, "sep_token_id": 1, "eos_token_id": 1, "bos_token_id": 3}
+    text = sizes | special | {"vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 16}
+    config = BlipConfig(text_config=text, vision_config=sizes | {"image_size": 32, "patch_size": 8}, projection_dim=16)
+    network = BlipForConditionalGeneration(config)
+    for weight in network.parameters():  # as small as they begin, all pictures would look alike
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.7)
+    network.save_pretrained(folder)
+    save_tokenizer(folder)

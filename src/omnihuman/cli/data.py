@@ -6,12 +6,14 @@ from pathlib import Path
 from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder, share
 from omnihuman.cli.places import (
+    CAPTIONS,
     CLIPS,
     DECISIONS,
     ENCODED,
     FUNNEL_METRICS,
     FUNNEL_PAGE,
     FUNNEL_PLOTS,
+    LIP_SYNC_WEIGHTS,
     SCORES,
     SOURCES,
     STRIPS,
@@ -24,6 +26,7 @@ def add_verbs(add: Adder) -> None:
     add("collect", _collect, "draw or take in the raw videos: hashes, what is in them, rights")
     add("split", _split, "cut sources into clips at shot boundaries")
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
+    add("caption", _caption, "describe every clip in a sentence, where its sidecar does not")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
     report = add(
         "report",
@@ -50,6 +53,15 @@ def add_verbs(add: Adder) -> None:
         help="encode every Mth shard from the Nth on, as one of M machines; a call without it then writes the table",
     )
     takedown.add_verbs(add)
+    parser = add(
+        "train-syncnet",
+        _train_syncnet,
+        "train a small SyncNet on the clips that may train sound, as a scorer of lip sync in place of a stand-in",
+        "omnihuman data train-syncnet --steps 300",
+    )
+    parser.add_argument("--output", type=Path, default=LIP_SYNC_WEIGHTS, help=f"default: {LIP_SYNC_WEIGHTS}")
+    parser.add_argument("--steps", type=int, default=300, help="of 192 windows each; default: 300")
+    parser.add_argument("--clips", type=int, default=2000, help="at most so many of each split; default: 2000")
 
 
 def _collect(_: argparse.Namespace) -> int:
@@ -74,6 +86,14 @@ def _score(_: argparse.Namespace) -> int:
     from omnihuman.data.scoring import score
 
     score(load_params().score, SOURCES, CLIPS, SCORES, STRIPS)
+    return 0
+
+
+def _caption(_: argparse.Namespace) -> int:
+    from omnihuman.config.load import load_params
+    from omnihuman.data.captions import caption
+
+    caption(load_params().caption, SOURCES, CLIPS, SCORES, CAPTIONS)
     return 0
 
 
@@ -104,21 +124,35 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train_syncnet(args: argparse.Namespace) -> int:
+    from omnihuman.config.load import load_params
+    from omnihuman.data.own_syncnet import train_syncnet
+    from omnihuman.storage.files import file_sha256
+
+    params = load_params()
+    tables = SOURCES, CLIPS, DECISIONS
+    train_syncnet(params.score, tables, args.output, steps=args.steps, seed=params.seed, max_clips=args.clips)
+    print(
+        f"to score with it, compose with score.lip_sync=trained score.lip_sync_weights={args.output.absolute()}"
+        f" score.lip_sync_sha256={file_sha256(args.output)}, and set a threshold for it in conf/policy"
+    )
+    return 0
+
+
 def _encode(args: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.encode_estimate import estimate
-    from omnihuman.data.encoding_plan import plan_encoding
+    from omnihuman.data.encoding_plan import Inputs, plan_encoding
     from omnihuman.data.precompute import encode, encode_part
 
-    params = load_params()
-    inputs = params.encode, SOURCES, CLIPS, DECISIONS
+    params, inputs = load_params(), Inputs(SOURCES, CLIPS, CAPTIONS, DECISIONS)
     if args.estimate:
-        print(estimate(plan_encoding(*inputs, params.compute.accelerator)))
+        print(estimate(plan_encoding(params.encode, inputs, params.compute.accelerator)))
     elif args.part:
         number, count = args.part
-        good, bad = encode_part(plan_encoding(*inputs, params.compute.accelerator), number, count)
+        good, bad = encode_part(plan_encoding(params.encode, inputs, params.compute.accelerator), number, count)
         print(f"part {number} of {count}: {good} clips are encoded, {bad} could not be")
         return 0 if good or not bad else 3
     else:
-        encode(*inputs, ENCODED, params.compute.accelerator)
+        encode(params.encode, inputs, ENCODED, params.compute.accelerator)
     return 0

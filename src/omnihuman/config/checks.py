@@ -69,8 +69,10 @@ def check(params: Params) -> None:
         *_check_collect(params.collect),
         *_check_split(params.split),
         *_check_score(params.score),
+        *_check_choices("caption", params.caption, {"method": ("none", "template", "blip")}),
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
+        *_check_poses(params.score, params.encode),
         *_check_model(params.model),
         *_check_training(params.training),
         *_check_compute(params.compute, params.training),
@@ -158,6 +160,15 @@ def _check_encode(encode: Encode, model: Model) -> Iterator[str]:
     if encode.max_aspect < 1:
         yield f"encode.max_aspect is {encode.max_aspect}: it divides the longer side by the shorter, set at least 1"
     yield from _check_encoders(encode)
+
+
+def _check_poses(score: Score, encode: Encode) -> Iterator[str]:
+    if score.pose_sha256 != encode.pose_sha256 or bool(score.pose_weights) != bool(encode.pose_weights):
+        yield (
+            f"encode.pose_weights is {encode.pose_weights or 'empty'}, score.pose_weights is"
+            f" {score.pose_weights or 'empty'}: a pose that was found to score a clip has to be found again to train on"
+            " it, set both, and both hashes, alike"
+        )
 
 
 def _check_encoders(encode: Encode) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from omnihuman.data.sidecar import fit_keypoints, read_keypoints
 from omnihuman.data.speech_features import speech_features, to_int16
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
+from omnihuman.encoders.pose_estimator import PoseEstimator, WholeBodyEstimator, pinned_files
 from omnihuman.encoders.sizes import EncodedSize
 from omnihuman.encoders.speech import SAMPLE_RATE, SpeechEncoder
 from omnihuman.encoders.text import TextEncoder
@@ -100,7 +101,7 @@ def encode_clip(config: Encode, devices: Sequence[str], job: Job) -> EncodedSize
         if config.store_speech
         else np.zeros((0, speech.num_layers, speech.width), np.float16),
         sound=to_int16(sound),
-        keypoints=_keypoints_at(job.keypoints_path, frames, len(KEYPOINT_SETS[config.keypoints])),
+        keypoints=_keypoints_at(config, job.keypoints_path, frames),
         text=text.encode(job.caption).astype(np.float16),
     )
     return EncodedSizes(clip, [of_size(size=size) for size in smaller])
@@ -139,10 +140,20 @@ def window_starts(num_frames: int, config: Encode) -> list[int]:
     return sorted(set(np.linspace(0, last, config.windows_per_clip).round().astype(int).tolist()))
 
 
-def _keypoints_at(path: Path | None, frames: Frames, count: int) -> np.ndarray:
-    """float32 [F, count, 3] at the frames' times, nearest declared pose; zeros where there is none."""
-    if path is None:
-        return np.zeros((len(frames.seconds), count, 3), np.float32)
-    declared = read_keypoints(path)
-    nearest = np.abs(declared.seconds[None] - frames.seconds[:, None]).argmin(axis=1)
-    return fit_keypoints(declared.points[nearest], count)
+def _keypoints_at(config: Encode, path: Path | None, frames: Frames) -> np.ndarray:
+    """float32 [F, K, 3] at the frames' times: the declared pose nearest in time, else one that is found, else zeros."""
+    count = len(KEYPOINT_SETS[config.keypoints])
+    if path is not None:
+        declared = read_keypoints(path)
+        nearest = np.abs(declared.seconds[None] - frames.seconds[:, None]).argmin(axis=1)
+        return fit_keypoints(declared.points[nearest], count)
+    if config.pose_weights:
+        estimator = _pose_estimator(config.pose_weights, config.pose_sha256)
+        return fit_keypoints(estimator.estimate(frames.pixels), count)
+    return np.zeros((len(frames.seconds), count, 3), np.float32)
+
+
+@cache
+def _pose_estimator(folder: str, sha256: str) -> PoseEstimator:
+    detector, pose = pinned_files("encode.pose_weights", Path(folder), sha256).values()
+    return WholeBodyEstimator(detector, pose)

@@ -15,12 +15,23 @@ from omnihuman.data.manifest import SOURCES_TABLE, clip_file, read_table
 from omnihuman.data.shards import Encoders
 from omnihuman.encoders import factory
 from omnihuman.encoders.devices import devices_for
+from omnihuman.encoders.pose_estimator import pinned_files
 from omnihuman.encoders.sizes import EncodedSize, encoded_sizes
 from omnihuman.errors import UserError
 from omnihuman.media.worker import Limits, num_workers
 
 Row = dict[str, Any]
 """Of the table of eligible clips."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the steps before have written."""
+
+    sources: Path  # folder
+    clips: Path
+    captions: Path
+    decisions: Path
 
 
 @dataclass(frozen=True)
@@ -74,17 +85,19 @@ class Shard:
     rows: list[Row]
 
 
-def plan_encoding(config: Encode, sources: Path, clips: Path, decisions: Path, accelerator: str = "auto") -> Plan:
+def plan_encoding(config: Encode, inputs: Inputs, accelerator: str = "auto") -> Plan:
     """Reads the tables and the encoders; arguments and errors as for `precompute.encode`."""
-    table = _eligible_clips(sources, clips, decisions)
+    table = _eligible_clips(inputs)
     if table.empty:
         raise UserError(
             "no clip is eligible for text: see reports/funnel.html for why, loosen conf/policy or add videos"
         )
+    if config.pose_weights:
+        pinned_files("encode.pose_weights", Path(config.pose_weights), config.pose_sha256)
     devices = devices_for(accelerator)
     description, empty_text = describe(config)
     rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-    return Plan(config, sources, rows, description, empty_text, KeptClips(config, description), devices)
+    return Plan(config, inputs.sources, rows, description, empty_text, KeptClips(config, description), devices)
 
 
 def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
@@ -125,11 +138,12 @@ def describe(config: Encode) -> tuple[Encoders, np.ndarray]:
     return description, empty_text
 
 
-def _eligible_clips(sources: Path, clips: Path, decisions: Path) -> pd.DataFrame:
+def _eligible_clips(inputs: Inputs) -> pd.DataFrame:
     """One row per clip that may train text, with its source's columns and a flag per stronger modality."""
-    decided = read_table(decisions).pivot(index="clip_id", columns="modality", values="eligible")
+    decided = read_table(inputs.decisions).pivot(index="clip_id", columns="modality", values="eligible")
     decided = decided.reindex(columns=["text", "audio", "pose"]).add_suffix("_eligible").reset_index()
-    table = read_table(clips).query("status == 'ok'").merge(decided, on="clip_id")
-    origin = read_table(sources / SOURCES_TABLE).drop(columns=["status", "error"])
+    table = read_table(inputs.clips).query("status == 'ok'").merge(decided, on="clip_id")
+    table = table.merge(read_table(inputs.captions)[["clip_id", "caption"]], on="clip_id")
+    origin = read_table(inputs.sources / SOURCES_TABLE).drop(columns=["status", "error", "caption"])
     table = table[table["text_eligible"].astype(bool)].merge(origin, on="source_id")
     return table.sort_values("clip_id", ignore_index=True)

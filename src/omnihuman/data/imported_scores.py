@@ -37,6 +37,7 @@ class Imported:
             "scorer": name,
             "implementation": "imported",
             "version": self.version,
+            "weights_sha256": "",
             "params_hash": params_hash,
             "value": value if there else math.nan,
             "status": "ok" if there else "na",

@@ -65,6 +65,7 @@ SCORES = pa.schema(
         ("scorer", pa.string()),
         ("implementation", pa.string()),  # published | fallback | trained
         ("version", pa.string()),
+        ("weights_sha256", pa.string()),  # empty for a scorer without
         ("params_hash", pa.string()),
         ("value", pa.float64()),  # NaN unless status is ok
         ("status", pa.string()),
@@ -77,6 +78,17 @@ STRIPS = pa.schema(
     [
         ("clip_id", pa.string()),
         ("strip", pa.binary()),  # JPEG of some frames side by side
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("caption", pa.string()),  # empty where there is none
+        ("origin", pa.string()),  # sidecar, or caption.method
+        ("weights_sha256", pa.string()),  # empty for what no network said
+        ("status", pa.string()),
+        ("error", pa.string()),
     ]
 )
 

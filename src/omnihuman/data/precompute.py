@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from omnihuman.config.schema.encode import Encode
 from omnihuman.data.clip_encoding import encode_clip
-from omnihuman.data.encoding_plan import Plan, Row, Shard, plan_encoding
+from omnihuman.data.encoding_plan import Inputs, Plan, Row, Shard, plan_encoding
 from omnihuman.data.imported_clips import keep_imported
 from omnihuman.data.manifest import SAMPLES, write_table
 from omnihuman.data.shard_reading import Lengths, ShardReader, note_place
@@ -25,17 +25,13 @@ class _Failure:
     error: str
 
 
-def encode(
-    config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path, accelerator: str = "auto"
-) -> None:
+def encode(config: Encode, inputs: Inputs, encoded: Path, accelerator: str = "auto") -> None:
     """Encodes every clip that may train at least text, into `encoded`.
 
     Finished clips outlive a killed call, and a call with more clips than the last one encodes the new ones only.
     Neither the number of workers nor a resume changes a byte.
 
     Args:
-        sources: folder with sources.parquet.
-        clips, decisions: Parquet files of the steps before.
         encoded: output folder: samples.parquet, encoders.json, and shard-*.safetensors unless `config.shards_at` names
             another place for them.
         accelerator: of `compute.accelerator`.
@@ -43,7 +39,7 @@ def encode(
     Raises:
         UserError: no clip is eligible, an encoder's weights are missing, or `config.shards_at` cannot be used.
     """
-    plan = plan_encoding(config, sources, clips, decisions, accelerator)
+    plan = plan_encoding(config, inputs, accelerator)
     keep_imported(plan)
     rows: list[dict] = []
     with publish_folder(encoded) as folder:

@@ -10,7 +10,7 @@ from omnihuman.config.schema.score import Score
 from omnihuman.data.imported_scores import Imported, read_imported
 from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, ClipFile, clip_file, read_table, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
-from omnihuman.data.scorers.registry import scorers_for
+from omnihuman.data.scorers.registry import check_weights, scorers_for
 from omnihuman.data.sidecar import read_keypoints
 from omnihuman.data.strips import strip_of
 from omnihuman.media.sound import read_sound
@@ -53,6 +53,7 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
     )
     imported = read_imported(config, table)
     scorers = _not_imported(config, imported.names)
+    check_weights(scorers)
     measurable = {row["clip_id"]: clip_file(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
     code = code_key(
         "data/scorers",
@@ -61,6 +62,9 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
         "media/seeking.py",
         "media/video.py",
         "media/sound.py",
+        "encoders/aesthetics.py",
+        "encoders/pose_estimator.py",
+        "encoders/small_syncnet.py",
         "encoders/syncnet.py",
     )
     folder = work_folder(content_key(params=params_hash(config), scorers=_describe(scorers), code=code))
@@ -114,7 +118,7 @@ def _with_imported(clip_id: str, rows: list[dict], imported: Imported) -> list[d
 
 
 def _describe(scorers: Iterable[Scorer]) -> list[list[str]]:
-    return [[*scorer.names, scorer.version, scorer.implementation] for scorer in scorers]
+    return [[*scorer.names, scorer.version, scorer.implementation, scorer.weights_sha256] for scorer in scorers]
 
 
 def _clip_key(job: ClipFile) -> str:
@@ -182,6 +186,7 @@ def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[
             **asdict(measurement),
             "implementation": origin[measurement.scorer].implementation,
             "version": origin[measurement.scorer].version,
+            "weights_sha256": origin[measurement.scorer].weights_sha256,
         }
         for measurement in measurements
     ]

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from omnihuman.batch import WHOLE_BODY_KEYPOINTS
-from omnihuman.encoders.weights import files_sha256
+from omnihuman.encoders.weights import check_pinned, files_sha256
 from omnihuman.errors import UserError
 
 _PUBLISHED = (
@@ -130,6 +130,27 @@ def pose_estimator(folder: Path, device: str = "cpu") -> WholeBodyEstimator:
     Raises:
         UserError: the folder does not hold exactly one of each, or `WholeBodyEstimator` refuses them.
     """
+    detector, pose = estimator_files(folder).values()
+    return WholeBodyEstimator(detector, pose, device)
+
+
+def pinned_files(option: str, folder: Path, sha256: str) -> dict[str, Path]:
+    """The two files of a folder that `option` names, as `estimator_files` gives them.
+
+    Raises:
+        UserError: they are missing, or not the ones whose hash is pinned beside the option.
+    """
+    files = estimator_files(folder)
+    check_pinned(option, folder, files, sha256)
+    return files
+
+
+def estimator_files(folder: Path) -> dict[str, Path]:
+    """Detector and pose model, by names that do not depend on theirs.
+
+    Raises:
+        UserError: the folder does not hold exactly one of each.
+    """
     found = sorted(folder.glob("*.onnx"))
     detectors = [path for path in found if path.name.lower().startswith("yolox")]
     others = [path for path in found if path not in detectors]
@@ -140,7 +161,7 @@ def pose_estimator(folder: Path, device: str = "cpu") -> WholeBodyEstimator:
             f"{folder} holds {', '.join(path.name for path in found) or 'no .onnx file'}{beside}: expected one"
             f" detector yolox*.onnx and one pose model, e.g. {_PUBLISHED}"
         )
-    return WholeBodyEstimator(detectors[0], others[0], device)
+    return {"detector.onnx": detectors[0], "pose.onnx": others[0]}
 
 
 def _rtmlib() -> Any:

@@ -12,8 +12,7 @@ import torch
 from scipy.fft import dct
 from torch import Tensor, nn
 
-from omnihuman.errors import UserError
-from omnihuman.storage.files import file_sha256
+from omnihuman.encoders.weights import pinned_state_dict
 
 FPS = 25
 SAMPLE_RATE = 16000
@@ -72,20 +71,8 @@ def load_syncnet(path: Path, sha256: str) -> SyncNet:
     Raises:
         UserError: the file is missing, is not the one that was pinned, or is of another layout.
     """
-    if not path.is_file():
-        raise UserError(f"score.syncnet_weights={path}: no such file; name SyncNet's state dict, or leave it empty")
-    if (found := file_sha256(path)) != sha256:
-        raise UserError(
-            f"score.syncnet_weights={path} has the hash {found}, score.syncnet_sha256 says {sha256 or 'nothing'}:"
-            " set it to the hash of the file that you trust"
-        )
     network = SyncNet()
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch tells a wrong layout and a pickle that holds code by different classes
-        raise UserError(
-            f"score.syncnet_weights={path} is not a state dict of joonson/syncnet_python: {str(error).splitlines()[0]}"
-        ) from error
+    pinned_state_dict("score.syncnet_weights", path, sha256, network, "joonson/syncnet_python")
     return network.eval()
 
 

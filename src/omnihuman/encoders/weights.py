@@ -170,6 +170,55 @@ def _from_hub(repository: str, revision: str | None, published: Published) -> Lo
     return _in_folder(Path(folder), named, published)
 
 
+def check_pinned(option: str, path: Path, files: dict[str, Path], sha256: str) -> None:
+    """Refuses files that are not those which the setting beside `option` pins.
+
+    Args:
+        option: the key that names them, e.g. score.face_weights, whose hash is pinned by score.face_sha256.
+        path: what it says.
+        files: as `files_sha256` takes them; one file alone counts by its own content.
+
+    Raises:
+        UserError: another hash is pinned, or none.
+    """
+    found = file_sha256(next(iter(files.values()))) if len(files) == 1 else files_sha256(files)
+    if found != sha256:
+        pin = f"{option.removesuffix('_weights')}_sha256"
+        raise UserError(
+            f"{option}={path} has the hash {found}, {pin} says {sha256 or 'nothing'}: set it to the hash of the files"
+            " that you trust"
+        )
+
+
+def check_file(option: str, path: Path, sha256: str) -> None:
+    """`check_pinned` of one file.
+
+    Raises:
+        UserError: it is missing, or not the one that was pinned.
+    """
+    if not path.is_file():
+        raise UserError(f"{option}={path}: no such file; name the published one, or leave it empty")
+    check_pinned(option, path, {path.name: path}, sha256)
+
+
+def pinned_state_dict(option: str, path: Path, sha256: str, network: Any, layout: str) -> None:
+    """Loads a pickled state dict into a network, as tensors only, from the file that was pinned.
+
+    Args:
+        layout: where the layout is from, for the error message.
+
+    Raises:
+        UserError: the file is missing, is not the one that was pinned, or is of another layout.
+    """
+    import torch
+
+    check_file(option, path, sha256)
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch tells a wrong layout and a pickle that holds code by different classes
+        raise UserError(f"{option}={path} is not a state dict of {layout}: {_first_line(error)}") from error
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -180,6 +229,28 @@ def quiet_loading() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def load_frozen(kind: Any, files: LocalWeights, expected: str) -> Any:
+    """A network of one of transformers' classes, in float32, in which nothing trains.
+
+    Args:
+        expected: what the files should be, for the error message.
+
+    Raises:
+        UserError: they cannot be loaded, or leave a part of the network at random.
+    """
+    import torch
+
+    quiet_loading()
+    try:
+        network, told = kind.from_pretrained(
+            files.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise not_loaded(error, files, expected) from error
+    check_loaded(told, files)
+    return network.requires_grad_(False).eval()
 
 
 def not_loaded(error: Exception, files: LocalWeights, expected: str) -> UserError:

@@ -40,6 +40,10 @@ class Encode:
     max_text_tokens: int = 16
     keypoints: str = "body"
     """`body` (COCO's 17) or `whole_body` (133 with feet, face and hands); what a declared pose lacks is not seen."""
+    pose_weights: str = ""
+    """Folder with DWPose's two ONNX files, which find the pose of clips that declare none; empty: those have none."""
+    pose_sha256: str = ""
+    """Of both files; they load only where this is right."""
     shard_clips: int = 64
     """Clips per shard file."""
     shards_at: str = ""

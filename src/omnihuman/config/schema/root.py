@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from omnihuman.config.schema.caption import Caption
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
@@ -25,6 +26,7 @@ class Params:
     collect: Collect = field(default_factory=Collect)
     split: Split = field(default_factory=Split)
     score: Score = field(default_factory=Score)
+    caption: Caption = field(default_factory=Caption)
     decide: Decide = field(default_factory=Decide)
     encode: Encode = field(default_factory=Encode)
     model: Model = field(default_factory=Model)

@@ -78,6 +78,9 @@ class Scorer:
     version: str  # raised whenever a value may change
     licence: str = "Apache-2.0"
     implementation: str = "fallback"  # published | fallback | trained; a fallback is a stand-in without weights
+    weights_sha256: str = ""
+    check: Callable[[], None] = lambda: None
+    """Raises `UserError` where the weights are missing or not the pinned ones; asked once, before any clip."""
 
 
 def measured(scorer: str, value: float, num_samples: int) -> Measurement:

@@ -14,6 +14,7 @@ from scipy.signal import medfilt
 
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, measured, not_applicable
 from omnihuman.data.scorers.face import FaceTrack
+from omnihuman.encoders.weights import check_file
 
 if TYPE_CHECKING:
     from omnihuman.encoders.syncnet import SyncNet
@@ -31,9 +32,12 @@ BOX_CENTRE_BELOW_EYES = 0.1
 
 
 def syncnet_scorer(weights: str = "", sha256: str = "") -> Scorer:
-    """The scorer with weights from a file, which its version names by their hash, or one that answers `na`."""
-    version = f"1 {sha256[:16]}" if weights else "1"
-    return Scorer(NAMES, partial(measure_syncnet, weights, sha256), version, LICENCE, "published")
+    """The scorer with weights from a file, or one that answers `na`."""
+    measure = partial(measure_syncnet, weights, sha256)
+    if not weights:
+        return Scorer(NAMES, measure, "1", LICENCE, "published")
+    check = partial(check_file, "score.syncnet_weights", Path(weights), sha256)
+    return Scorer(NAMES, measure, "1", LICENCE, "published", sha256, check)
 
 
 def measure_syncnet(weights: str, sha256: str, content: ClipContent) -> tuple[Measurement, ...]:
