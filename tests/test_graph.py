@@ -17,6 +17,7 @@ ENTRIES = {
     "collect": "omnihuman.data.sources",
     "split": "omnihuman.data.shots",
     "score": "omnihuman.data.scoring",
+    "duplicates": "omnihuman.data.duplicates",
     "decide": "omnihuman.data.deciding",
     "encode": "omnihuman.data.precompute",
     "train": "omnihuman.training.run",

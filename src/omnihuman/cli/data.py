@@ -6,7 +6,9 @@ from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder
 from omnihuman.cli.places import (
     CLIPS,
+    COPIES,
     DECISIONS,
+    DUPLICATES,
     ENCODED,
     FUNNEL_METRICS,
     FUNNEL_PAGE,
@@ -23,6 +25,7 @@ def add_verbs(add: Adder) -> None:
     add("collect", _collect, "draw or take in the raw videos: hashes, what is in them, rights")
     add("split", _split, "cut sources into clips at shot boundaries")
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
+    add("duplicates", _duplicates, "find clips that are copies of one take, so that none is both trained and held out")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
     add("encode", _encode, "write latents, speech, keypoints and text of the eligible clips into shards")
     takedown.add_verbs(add)
@@ -53,11 +56,18 @@ def _score(_: argparse.Namespace) -> int:
     return 0
 
 
+def _duplicates(_: argparse.Namespace) -> int:
+    from omnihuman.data.duplicates import duplicates
+
+    duplicates(SOURCES, CLIPS, STRIPS, DUPLICATES, COPIES)
+    return 0
+
+
 def _decide(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.deciding import Tables, decide
 
-    tables = Tables(SOURCES, CLIPS, SCORES, STRIPS)
+    tables = Tables(SOURCES, CLIPS, SCORES, STRIPS, DUPLICATES)
     decide(load_params().decide, tables, DECISIONS, FUNNEL_PAGE, FUNNEL_METRICS, FUNNEL_PLOTS)
     return 0
 
