@@ -24,6 +24,8 @@ class Score:
     """Of the table. Set by composition, so that another table makes the step stale."""
     lip_sync: str = "darkness"
     """Which stand-in measures lip_sync: `darkness` of the mouth, for drawn people, or `tracked`, for real ones."""
+    count_faces: bool = False
+    """Also measures num_faces and its steadiness, which takes about as long as all others where poses are declared."""
     syncnet_weights: str = ""
     """SyncNet's published state dict (joonson/syncnet_python); empty: its scores are `na`."""
     syncnet_sha256: str = ""
