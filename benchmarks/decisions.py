@@ -45,6 +45,11 @@ def write(folder: Path, num_rows: int) -> int:
         "implementation": pa.repeat("fallback", len(position)),
         "value": random.uniform(0, 1.5, len(position)), "status": statuses, "error": pa.repeat("", len(position)),
     })  # fmt: skip
+    _write(folder / "duplicates.parquet", SCORES, {
+        "clip_id": ids, "scorer": pa.repeat("held_out_copy", num_clips),
+        "implementation": pa.repeat("fallback", num_clips), "value": (random.random(num_clips) < 0.01).astype(float),
+        "status": pa.repeat("ok", num_clips), "error": pa.repeat("", num_clips),
+    })  # fmt: skip
     _write(folder / "strips.parquet", STRIPS, {"clip_id": ids[:0]})
     return num_clips
 
@@ -58,7 +63,7 @@ def _write(path: Path, schema: pa.Schema, columns: dict) -> None:
 def measure(folder: Path) -> None:
     """Decides once and prints; the peak is that of this process, which has written nothing before."""
     start = time.perf_counter()
-    tables = Tables(folder, *(folder / f"{name}.parquet" for name in ("clips", "scores", "strips")))
+    tables = Tables(folder, *(folder / f"{name}.parquet" for name in ("clips", "scores", "strips", "duplicates")))
     outputs = [folder / name for name in ("decisions.parquet", "page.html", "metrics.json", "plots")]
     decide(compose("demo", []).decide, tables, *outputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

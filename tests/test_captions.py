@@ -74,7 +74,7 @@ def test_sentences() -> None:
     assert describe({"face_size": 0.5, "motion": 0.2, "brightness": 0.1}) == (
         "a close-up of a person, moving a lot, in the dark"
     )
-    assert describe({"face_size": 0.05, "face_count": 2.0, "motion": 0.0, "speech_presence": 0.1}) == (
+    assert describe({"face_size": 0.05, "num_faces": 2.0, "motion": 0.0, "speech_presence": 0.1}) == (
         "a full-body shot of several people, hardly moving"
     )
 

@@ -18,6 +18,7 @@ ENTRIES = {
     "split": "omnihuman.data.shots",
     "score": "omnihuman.data.scoring",
     "caption": "omnihuman.data.captions",
+    "duplicates": "omnihuman.data.duplicates",
     "decide": "omnihuman.data.deciding",
     "encode": "omnihuman.data.precompute",
     "train": "omnihuman.training.run",

@@ -163,11 +163,12 @@ def test_faces_are_counted_and_measured(yunet: Score) -> None:
     pixels[:, 40:48, 16:24, 2] = 255
     pixels[3:, 40:48, 96:104, 2] = 255
     clip = content(pixels)
-    size, count = scorer_of("face_count", yunet).measure(clip)
+    size, count, steadiness = scorer_of("num_faces", yunet).measure(clip)
     assert size.value == pytest.approx(40 / 96, rel=1e-3) and size.num_samples == 5
-    shown_twice = (clip.few >= 3).sum()
-    assert count.value == pytest.approx((5 + shown_twice) / 5) and count.num_samples == 5
-    size, count = scorer_of("face_size", yunet).measure(content(np.zeros_like(pixels)))
+    shown = np.where(clip.few >= 3, 2, 1)
+    assert count.value == np.median(shown) and count.num_samples == 5
+    assert steadiness.value == pytest.approx(np.mean(shown == np.median(shown)))
+    size, count, _ = scorer_of("face_size", yunet).measure(content(np.zeros_like(pixels)))
     assert (size.value, size.num_samples, count.value) == (0.0, 0, 0.0)
 
 

@@ -13,6 +13,7 @@ from omnihuman.batch import Sound
 from omnihuman.config.compose import compose
 from omnihuman.data import scoring
 from omnihuman.data.deciding import Tables, decide
+from omnihuman.data.duplicates import duplicates
 from omnihuman.data.manifest import CLIPS, SOURCES, write_table
 from omnihuman.media.write import write_video
 
@@ -40,8 +41,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clips.append({**row, "index": 0, "status": "ok", "error": ""})
     write_table(sources, SOURCES, folder / "sources.parquet")
     write_table(clips, CLIPS, folder / "clips.parquet")
-    tables = Tables(folder, *(folder / f"{name}.parquet" for name in ("clips", "scores", "strips")))
+    tables = Tables(folder, *(folder / f"{name}.parquet" for name in ("clips", "scores", "strips", "duplicates")))
     scoring.score(CONFIG, folder, tables.clips, tables.scores, tables.strips)
+    assert tables.duplicates is not None
+    duplicates(folder, tables.clips, tables.strips, tables.duplicates, folder / "duplicates.csv")
     outputs = [folder / name for name in ("decisions.parquet", "funnel.html", "funnel.json", "funnel")]
     decide(compose("demo").decide, tables, *outputs)
     return outputs[1]

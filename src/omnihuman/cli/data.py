@@ -8,7 +8,9 @@ from omnihuman.cli.parsing import Adder, share
 from omnihuman.cli.places import (
     CAPTIONS,
     CLIPS,
+    COPIES,
     DECISIONS,
+    DUPLICATES,
     ENCODED,
     FUNNEL_METRICS,
     FUNNEL_PAGE,
@@ -27,6 +29,7 @@ def add_verbs(add: Adder) -> None:
     add("split", _split, "cut sources into clips at shot boundaries")
     add("score", _score, "measure every clip: quality, aesthetics, motion, lip sync, visibility of the pose")
     add("caption", _caption, "describe every clip in a sentence, where its sidecar does not")
+    add("duplicates", _duplicates, "find clips that are copies of one take, so that none is both trained and held out")
     add("decide", _decide, "decide which modalities each clip may train, and report why")
     report = add(
         "report",
@@ -97,11 +100,18 @@ def _caption(_: argparse.Namespace) -> int:
     return 0
 
 
+def _duplicates(_: argparse.Namespace) -> int:
+    from omnihuman.data.duplicates import duplicates
+
+    duplicates(SOURCES, CLIPS, STRIPS, DUPLICATES, COPIES)
+    return 0
+
+
 def _decide(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.deciding import Tables, decide
 
-    tables = Tables(SOURCES, CLIPS, SCORES, STRIPS)
+    tables = Tables(SOURCES, CLIPS, SCORES, STRIPS, DUPLICATES)
     decide(load_params().decide, tables, DECISIONS, FUNNEL_PAGE, FUNNEL_METRICS, FUNNEL_PLOTS)
     return 0
 
@@ -112,7 +122,7 @@ def _report(args: argparse.Namespace) -> int:
     from omnihuman.data.deciding import Tables, contents_of, write_page
     from omnihuman.data.funnel_text import describe_funnel
 
-    params, tables = load_params(), Tables(SOURCES, CLIPS, SCORES, STRIPS)
+    params, tables = load_params(), Tables(SOURCES, CLIPS, SCORES, STRIPS, DUPLICATES)
     contents = contents_of(params.decide, tables)
     before = contents.funnel
     if args.overrides:

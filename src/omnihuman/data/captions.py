@@ -18,7 +18,7 @@ from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 
-SCORERS = ("face_size", "face_count", "motion", "speech_presence", "brightness")
+SCORERS = ("face_size", "num_faces", "motion", "speech_presence", "brightness")
 """What a template looks at, where it was measured."""
 SCORE_COLUMNS = ("clip_id", "scorer", "value", "status")
 SHOTS = (
@@ -94,7 +94,7 @@ def describe(found: dict[str, float]) -> str:
     face = found.get("face_size", 0.0)
     if face > 0:
         shot = next(words for least, words in SHOTS if face > least)
-        parts = [f"{shot} of {'several people' if found.get('face_count', 1.0) >= MANY_FACES else 'a person'}"]
+        parts = [f"{shot} of {'several people' if found.get('num_faces', 1.0) >= MANY_FACES else 'a person'}"]
     else:
         parts = ["a shot without a visible face"]
     if "motion" in found:

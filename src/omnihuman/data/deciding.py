@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from omnihuman.config.schema.decide import Decide
 from omnihuman.data.eligibility import MODALITIES, UNUSABLE, Verdicts, decide_all, judge
@@ -27,6 +28,8 @@ class Tables:
     clips: Path
     scores: Path
     strips: Path
+    duplicates: Path | None = None
+    """Scores that come of all clips together."""
 
 
 def decide(config: Decide, tables: Tables, decisions: Path, page: Path, metrics: Path, plots: Path) -> None:
@@ -52,7 +55,7 @@ def decide(config: Decide, tables: Tables, decisions: Path, page: Path, metrics:
 
 def contents_of(config: Decide, tables: Tables) -> Contents:
     """What a policy decides and why; arguments and errors as for `decide`."""
-    clips, scores = read_table(tables.clips), read_table(tables.scores, SCORE_COLUMNS)
+    clips, scores = read_table(tables.clips), _scores(tables)
     sources = read_table(tables.sources / SOURCES_TABLE)
     verdicts = judge(clips, scores, config)
     funnel = count_funnel(sources, clips, scores, verdicts)
@@ -66,6 +69,17 @@ def write_page(contents: Contents, page: Path) -> None:
     """Publishes the report as one self-contained HTML file."""
     with publish(page) as temporary:
         temporary.write_text(render_page(contents), encoding="utf-8")
+
+
+def _scores(tables: Tables) -> pd.DataFrame:
+    """All scores; texts stay categories, which is most of what makes this quick."""
+    measured = read_table(tables.scores, SCORE_COLUMNS)
+    if tables.duplicates is None:
+        return measured
+    parts = (measured, read_table(tables.duplicates, SCORE_COLUMNS))
+    texts = [name for name in SCORE_COLUMNS if name != "value"]
+    joined = {name: union_categoricals([part[name] for part in parts]) for name in texts}
+    return pd.DataFrame({**joined, "value": np.concatenate([part["value"] for part in parts])})[list(SCORE_COLUMNS)]
 
 
 def _write_plots(folder: Path, funnel: dict[str, float | int], rules: list[RuleReport], parts: list[Slice]) -> None:

@@ -78,6 +78,7 @@ STRIPS = pa.schema(
     [
         ("clip_id", pa.string()),
         ("strip", pa.binary()),  # JPEG of some frames side by side
+        ("fingerprint", pa.binary()),  # `data.fingerprints`, by which copies are found
     ]
 )
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from omnihuman.config.schema.score import Score
+from omnihuman.data.fingerprints import fingerprint
 from omnihuman.data.imported_scores import Imported, read_imported
 from omnihuman.data.manifest import SCORES, SOURCES_TABLE, STRIPS, ClipFile, clip_file, read_table, write_table
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, failed
@@ -33,6 +34,7 @@ class Scored:
     """Of the score table."""
     strip: bytes = b""
     """JPEG; empty where the clip could not be decoded."""
+    fingerprint: bytes = b""
 
 
 def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path) -> None:
@@ -46,7 +48,7 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
         sources: folder with sources.parquet.
         clips: Parquet file of the step `split`.
         scores: output, Parquet.
-        strips: output, Parquet: a strip of frames of every clip that could be decoded.
+        strips: output, Parquet: a strip of frames, and the fingerprint, of every clip that could be decoded.
     """
     table = read_table(clips).merge(
         read_table(sources / SOURCES_TABLE)[["source_id", "sha256", "path", "keypoints_path"]], on="source_id"
@@ -56,6 +58,7 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path)
     check_weights(scorers)
     measurable = {row["clip_id"]: clip_file(row, sources) for row in table[table["status"] == "ok"].to_dict("records")}
     code = code_key(
+        "data/fingerprints.py",
         "data/scorers",
         "data/scoring.py",
         "data/strips.py",
@@ -145,8 +148,8 @@ def _measure(
         if outcome.value is None:
             scored = Scored(_all_failed(config, job.clip_id, outcome.status, outcome.error))
         else:
-            measurements, strip = outcome.value
-            scored = Scored(_rows(config, job.clip_id, measurements), strip)
+            measurements, strip, mark = outcome.value
+            scored = Scored(_rows(config, job.clip_id, measurements), strip, mark)
         yield job, scored
         if all(row["status"] in ("ok", "na") for row in scored.rows):
             chunk[keys[job.clip_id]] = scored
@@ -155,8 +158,8 @@ def _measure(
             chunk = {}
 
 
-def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tuple[list[Measurement], bytes]:
-    """Decodes and measures one clip; runs inside a guarded worker."""
+def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tuple[list[Measurement], bytes, bytes]:
+    """Measurements, strip and fingerprint of one clip, from one decode; runs inside a guarded worker."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -174,7 +177,8 @@ def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tu
         duration_seconds=job.end_seconds - job.start_seconds,
         fps=config.fps,
     )
-    return measure(_not_imported(config, imported), content), strip_of(frames.pixels)
+    mark = fingerprint(content.grey, content.sound).to_bytes()
+    return measure(_not_imported(config, imported), content), strip_of(frames.pixels), mark
 
 
 def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:
@@ -198,7 +202,11 @@ def _all_failed(config: Score, clip_id: str, status: str, error: str) -> list[di
 
 
 def _strip_rows(scored: dict[str, Scored]) -> list[dict]:
-    return [{"clip_id": name, "strip": one.strip} for name, one in scored.items() if one.strip]
+    return [
+        {"clip_id": name, "strip": one.strip, "fingerprint": one.fingerprint}
+        for name, one in scored.items()
+        if one.strip
+    ]
 
 
 def _keep(folder: Path, chunk: dict[str, Scored]) -> None:
@@ -214,8 +222,9 @@ def _restore(folder: Path, clip_ids: dict[str, str]) -> dict[str, Scored]:
     """What came of finished clips by clip id; `clip_ids` maps keys of content to ids."""
     results: dict[str, Scored] = {}
     for path in sorted(folder.glob("chunk-*.parquet")):
-        strips = read_table(path.with_name(path.name.replace("chunk-", "strips-"))).set_index("clip_id")["strip"]
+        strips = read_table(path.with_name(path.name.replace("chunk-", "strips-"))).set_index("clip_id")
         for key, rows in read_table(path).groupby("clip_id", sort=False):
             if (clip_id := clip_ids.get(str(key))) is not None:
-                results[clip_id] = Scored(rows.assign(clip_id=clip_id).to_dict("records"), strips.get(key, b""))
+                kept = strips.loc[key] if key in strips.index else {}
+                results[clip_id] = Scored(rows.assign(clip_id=clip_id).to_dict("records"), **kept)
     return results

@@ -29,6 +29,8 @@ class Score:
     """Of `trained`, absolute path."""
     lip_sync_sha256: str = ""
     """Of that file. Here and below weights load only where the hash is the one that stands beside them."""
+    count_faces: bool = False
+    """Also measures num_faces and its steadiness, which takes about as long as all others where poses are declared."""
     syncnet_weights: str = ""
     """SyncNet's published state dict (joonson/syncnet_python); empty: its scores are `na`."""
     syncnet_sha256: str = ""
@@ -42,7 +44,7 @@ class Score:
     """NIQE's model, a .mat of the authors' layout; empty: no niqe."""
     niqe_sha256: str = ""
     face_weights: str = ""
-    """YuNet's ONNX file: it measures face_size in place of the stand-in, and face_count."""
+    """YuNet's ONNX file: it measures face_size and the number of faces in place of the stand-ins."""
     face_sha256: str = ""
     pose_weights: str = ""
     """Folder with DWPose's two ONNX files: they find the pose of clips that declare none. See encode.pose_weights."""

@@ -131,9 +131,13 @@ def _follow(grey: np.ndarray, looked_at: range) -> dict[int, np.ndarray]:
     return boxes
 
 
+def search_faces(picture: np.ndarray, smallest: int) -> np.ndarray:
+    """All faces of a picture, uint8 [H, W], from a size in pixels on: x, y, width, height, int [faces, 4]."""
+    return np.asarray(_cascade().detectMultiScale(picture, 1.15, 4, minSize=(smallest, smallest))).reshape(-1, 4)
+
+
 def _search(picture: np.ndarray) -> np.ndarray | None:
-    side = round(MIN_FACE_SHARE * min(picture.shape))
-    return _largest(_cascade().detectMultiScale(picture, 1.15, 4, minSize=(side, side)))
+    return _largest(search_faces(picture, round(MIN_FACE_SHARE * min(picture.shape))))
 
 
 def _search_near(picture: np.ndarray, box: np.ndarray) -> np.ndarray | None:

@@ -9,7 +9,7 @@ CENTRE_SIDE = 96
 """The centre of the picture is compared at this size, because Laplacians depend on resolution."""
 MIN_FACE_PIXELS = 40
 """Below this a face enlarged to the fixed size would look blurred by the enlargement."""
-BLACK_LUMA = 24
+BLACK_LUMA, WHITE_LUMA = 24, 248
 
 
 def measure_image_quality(content: ClipContent) -> tuple[Measurement, ...]:
@@ -34,6 +34,12 @@ def measure_brightness(content: ClipContent) -> tuple[Measurement, ...]:
     grey = content.grey[content.few]
     brightness = measured("brightness", grey.mean() / 255, len(grey))
     return brightness, measured("black_share", (grey < BLACK_LUMA).mean(), len(grey))
+
+
+def measure_blown_share(content: ClipContent) -> tuple[Measurement, ...]:
+    """Share of pixels that are nearly white: light that the camera could not hold."""
+    grey = content.grey[content.few]
+    return (measured("blown_share", (grey > WHITE_LUMA).mean(), len(grey)),)
 
 
 def measure_aesthetics(content: ClipContent) -> tuple[Measurement, ...]:
@@ -79,4 +85,5 @@ def _face_or_centre(content: ClipContent, index: int) -> np.ndarray:
 IMAGE_QUALITY = Scorer(("image_quality",), measure_image_quality, "1")
 SHARPNESS = Scorer(("sharpness",), measure_sharpness, "1")
 BRIGHTNESS = Scorer(("brightness", "black_share"), measure_brightness, "1")
+BLOWN_SHARE = Scorer(("blown_share",), measure_blown_share, "1")
 AESTHETICS = Scorer(("aesthetics",), measure_aesthetics, "1")

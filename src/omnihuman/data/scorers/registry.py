@@ -8,11 +8,13 @@ from omnihuman.data.scorers.aesthetics import laion_scorer
 from omnihuman.data.scorers.body import FACE_SIZE, POSE_STABILITY, POSE_VISIBILITY
 from omnihuman.data.scorers.content import Scorer
 from omnihuman.data.scorers.estimated_pose import pose_scorer
+from omnihuman.data.scorers.faces import FACES
+from omnihuman.data.scorers.framing import BORDERS, WATERMARK
 from omnihuman.data.scorers.lip_sync import LIP_SYNC
 from omnihuman.data.scorers.movement import FROZEN_SHARE, MOTION
 from omnihuman.data.scorers.niqe import niqe_scorer
 from omnihuman.data.scorers.overlay import OVERLAID_TEXT
-from omnihuman.data.scorers.picture import AESTHETICS, BRIGHTNESS, IMAGE_QUALITY, SHARPNESS
+from omnihuman.data.scorers.picture import AESTHETICS, BLOWN_SHARE, BRIGHTNESS, IMAGE_QUALITY, SHARPNESS
 from omnihuman.data.scorers.small_syncnet import trained_scorer
 from omnihuman.data.scorers.speech import SPEECH_PRESENCE
 from omnihuman.data.scorers.syncnet import syncnet_scorer
@@ -28,6 +30,9 @@ SCORERS: tuple[Scorer, ...] = (
     MOTION,
     FROZEN_SHARE,
     OVERLAID_TEXT,
+    BORDERS,
+    WATERMARK,
+    BLOWN_SHARE,
     FACE_SIZE,
     POSE_VISIBILITY,
     POSE_STABILITY,
@@ -71,6 +76,8 @@ def _configured(config: Score) -> Iterator[Scorer]:
         yield laion_scorer(config)
     if config.niqe_weights:
         yield niqe_scorer(config.niqe_weights, config.niqe_sha256)
+    if config.count_faces and not config.face_weights:
+        yield FACES
     if config.face_weights:
         yield yunet_scorer(config.face_weights, config.face_sha256)
     if config.pose_weights:

@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 
 from omnihuman.data.scorers.content import ClipContent, Measurement, Scorer, measured
+from omnihuman.data.scorers.faces import NAMES as NUMBER_NAMES
+from omnihuman.data.scorers.faces import SMALLEST, usual_number
 from omnihuman.encoders.weights import check_file
 from omnihuman.errors import UserError
 
-NAMES = ("face_size", "face_count")
+NAMES = ("face_size", *NUMBER_NAMES)
 LICENCE = "MIT (YuNet, face_detection_yunet_2023mar.onnx of opencv_zoo; its training data WIDER FACE, as published)"
 OPTION = "score.face_weights"
 CONFIDENCE, OVERLAP, MOST = 0.9, 0.3, 5000
@@ -18,13 +20,15 @@ CONFIDENCE, OVERLAP, MOST = 0.9, 0.3, 5000
 
 
 def yunet_scorer(weights: str, sha256: str) -> Scorer:
-    """The scorer with weights from a file. It takes the place of the stand-in for the size, which it measures, too."""
+    """The scorer with weights from a file. It takes the place of the stand-ins for both."""
     check = partial(check_file, OPTION, Path(weights), sha256)
-    return Scorer(NAMES, partial(measure_faces, weights, sha256), "1 yunet", LICENCE, "published", sha256, check)
+    return Scorer(NAMES, partial(measure_faces, weights, sha256), "2 yunet", LICENCE, "published", sha256, check)
 
 
 def measure_faces(weights: str, sha256: str, content: ClipContent) -> tuple[Measurement, ...]:
-    """Mean height of the largest face over the picture's, 0 where no frame shows one; mean number of faces a frame.
+    """Mean height of the largest face over the picture's, 0 where no frame shows one; how many faces there are.
+
+    Those at least half as large as the largest of their picture count, as for the stand-in.
 
     Raises:
         UserError: the weights are missing or not the pinned ones.
@@ -32,9 +36,10 @@ def measure_faces(weights: str, sha256: str, content: ClipContent) -> tuple[Meas
     pictures = content.frames.pixels[content.few]
     found = [_faces(_detector(weights, sha256), picture) for picture in pictures]
     heights = [boxes[:, 3].max() / pictures.shape[1] for boxes in found if len(boxes)]
+    counts = [int((boxes[:, 3] >= SMALLEST * boxes[:, 3].max()).sum()) if len(boxes) else 0 for boxes in found]
     return (
         measured(NAMES[0], float(np.mean(heights)) if heights else 0.0, len(heights)),
-        measured(NAMES[1], float(np.mean([len(boxes) for boxes in found])), len(found)),
+        *usual_number(counts),
     )
 
 
