@@ -18,6 +18,7 @@ from omnihuman.data.shards import Encoders, load_clip, load_empty_text
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.errors import UserError
+from omnihuman.media.worker import RunGuarded, run_guarded
 from omnihuman.media.write import write_video
 
 SMALL = Encode(num_frames=9, windows_per_clip=2, resolutions=(1024,), max_text_tokens=6, deadline_seconds=100.0)
@@ -50,9 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(config: Encode, folder: Path) -> Path:
+def run(config: Encode, folder: Path, guarded: RunGuarded = run_guarded) -> Path:
     encoded = folder / "encoded"
-    encode(config, folder, folder / "clips.parquet", folder / "decisions.parquet", encoded)
+    encode(config, folder, folder / "clips.parquet", folder / "decisions.parquet", encoded, guarded)
     return encoded
 
 
@@ -95,15 +96,13 @@ def test_two_clips_are_encoded_and_the_encoders_named(folder, speech, save_speec
 
 
 @pytest.mark.slow
-def test_the_same_weights_elsewhere_are_the_same_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from omnihuman.data import precompute
-
+def test_the_same_weights_elsewhere_are_the_same_work(folder: Path) -> None:
     save(folder, video=save_vae)
     config = replace(SMALL, video_codec="wan", video_weights=str(folder / "video"))
     before = load_clip(run(config, folder) / "shard-00000.safetensors", "c0")
     (folder / "video").rename(folder / "moved")
-    monkeypatch.setattr(precompute, "run_guarded", lambda *rest: pytest.fail("encoded again"))
-    encoded = run(replace(config, video_weights=str(folder / "moved")), folder)
+    again = replace(config, video_weights=str(folder / "moved"))
+    encoded = run(again, folder, lambda *rest: pytest.fail("encoded again"))
     np.testing.assert_array_equal(load_clip(encoded / "shard-00000.safetensors", "c0").latents, before.latents)
 
 

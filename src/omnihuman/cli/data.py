@@ -1,6 +1,7 @@
 """Verbs of the steps from raw videos to encoded clips."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder
@@ -16,6 +17,10 @@ from omnihuman.cli.places import (
     STRIPS,
     TRUTH,
 )
+
+if TYPE_CHECKING:
+    from omnihuman.config.schema.compute import Compute
+    from omnihuman.media.worker import RunGuarded
 
 
 def add_verbs(add: Adder) -> None:
@@ -41,7 +46,8 @@ def _split(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.shots import split
 
-    split(load_params().split, SOURCES, CLIPS)
+    params = load_params()
+    split(params.split, SOURCES, CLIPS, _pool(params.compute))
     return 0
 
 
@@ -49,7 +55,8 @@ def _score(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.scoring import score
 
-    score(load_params().score, SOURCES, CLIPS, SCORES, STRIPS)
+    params = load_params()
+    score(params.score, SOURCES, CLIPS, SCORES, STRIPS, _pool(params.compute))
     return 0
 
 
@@ -66,5 +73,17 @@ def _encode(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.precompute import encode
 
-    encode(load_params().encode, SOURCES, CLIPS, DECISIONS, ENCODED)
+    params = load_params()
+    encode(params.encode, SOURCES, CLIPS, DECISIONS, ENCODED, _pool(params.compute))
     return 0
+
+
+def _pool(compute: "Compute") -> "RunGuarded":
+    """Where clips are worked on."""
+    if compute.pool == "ray":
+        from omnihuman.media.ray_pool import run_on_ray
+
+        return run_on_ray
+    from omnihuman.media.worker import run_guarded
+
+    return run_guarded

@@ -16,12 +16,14 @@ from omnihuman.data.shards import Encoders, save_empty_text, save_shard
 from omnihuman.encoders import factory
 from omnihuman.encoders.sizes import encoded_sizes
 from omnihuman.errors import UserError
-from omnihuman.media.worker import Limits, Outcome, run_guarded
+from omnihuman.media.worker import Limits, Outcome, RunGuarded, run_guarded
 from omnihuman.storage.files import publish_folder
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 
 
-def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path) -> None:
+def encode(
+    config: Encode, sources: Path, clips: Path, decisions: Path, encoded: Path, run: RunGuarded = run_guarded
+) -> None:
     """Encodes every clip that may train at least text, into `encoded`.
 
     A killed call goes on with the first unfinished shard: finished ones lie in the work folder of their content.
@@ -30,6 +32,7 @@ def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded:
         sources: folder with sources.parquet.
         clips, decisions: Parquet files of the steps before.
         encoded: output folder: samples.parquet, encoders.json, shard-*.safetensors.
+        run: where the clips are encoded.
 
     Raises:
         UserError: no clip is eligible, or an encoder's weights are missing.
@@ -49,7 +52,7 @@ def encode(config: Encode, sources: Path, clips: Path, decisions: Path, encoded:
             part = table.iloc[start : start + config.shard_clips]
             name = f"shard-{number:05d}.safetensors"
             rows += _encode_shard(
-                config, description, sources, part, folder / name, f"encode {number + 1}/{len(starts)}"
+                config, description, sources, part, folder / name, f"encode {number + 1}/{len(starts)}", run
             )
         write_table(rows, SAMPLES, folder / "samples.parquet")
     if not any(row["status"] == "ok" for row in rows):
@@ -105,7 +108,13 @@ def _eligible_clips(sources: Path, clips: Path, decisions: Path) -> pd.DataFrame
 
 
 def _encode_shard(
-    config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, shard: Path, progress: str
+    config: Encode,
+    description: Encoders,
+    sources: Path,
+    part: pd.DataFrame,
+    shard: Path,
+    progress: str,
+    run: RunGuarded,
 ) -> list[dict]:
     """Encodes or restores one shard and returns its rows of the sample table."""
     columns = ["clip_id", "sha256", "start_seconds", "end_seconds", "caption", "keypoints_sha256"]
@@ -123,7 +132,7 @@ def _encode_shard(
         ),
     )
     with held_work_folder(key) as finished:
-        rows = _finished_shard(config, description, sources, part, finished, progress)
+        rows = _finished_shard(config, description, sources, part, finished, progress, run)
         shutil.copyfile(finished / "shard.safetensors", shard)
         if any(row["status"] != "ok" for row in rows):
             shutil.rmtree(finished)  # errors and timeouts are tried again by the next call
@@ -137,13 +146,19 @@ def _without_paths(parts: dict) -> dict:
 
 
 def _finished_shard(
-    config: Encode, description: Encoders, sources: Path, part: pd.DataFrame, finished: Path, progress: str
+    config: Encode,
+    description: Encoders,
+    sources: Path,
+    part: pd.DataFrame,
+    finished: Path,
+    progress: str,
+    run: RunGuarded,
 ) -> list[dict]:
     """Rows of a shard that lies in the folder `finished`, encoded now if it is not there yet."""
     if not (finished / "samples.parquet").exists():
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
         jobs = [_job(row, sources, config) for row in part.to_dict("records")]
-        outcomes = list(run_guarded(partial(encode_clip, config), jobs, limits, progress))
+        outcomes = list(run(partial(encode_clip, config), jobs, limits, progress))
         encoded = [(job.clip_id, outcome.value) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.value]
         smaller = [(clip_id, pictures) for clip_id, one in encoded for pictures in one.smaller]
         clips = [(clip_id, one.clip) for clip_id, one in encoded]

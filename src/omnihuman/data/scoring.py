@@ -176,6 +176,12 @@ def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tu
     import cv2
 
     cv2.setNumThreads(1)
+    content = read_clip(config, job)
+    return measure(_not_imported(config, imported), content), strip_of(content.frames.pixels)
+
+
+def read_clip(config: Score, job: ClipFile) -> ClipContent:
+    """The one decode that all scorers share; the caveats of `read_frames` hold."""
     frames = read_frames(
         job.path,
         fps=config.fps,
@@ -183,14 +189,13 @@ def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tu
         start_seconds=job.start_seconds,
         end_seconds=job.end_seconds,
     )
-    content = ClipContent(
+    return ClipContent(
         frames=frames,
         sound=read_sound(job.path, SAMPLE_RATE, job.start_seconds, job.end_seconds),
         keypoints=read_keypoints(job.keypoints_path) if job.keypoints_path else None,
         duration_seconds=job.end_seconds - job.start_seconds,
         fps=config.fps,
     )
-    return measure(_not_imported(config, imported), content), strip_of(frames.pixels)
 
 
 def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[dict]:
