@@ -35,7 +35,8 @@ def write_corpus(folder: Path, num_clips: int) -> None:
         name = f"v{index:03d}"
         pictures = rng.integers(0, 255, (20, 64, 64, 3), np.uint8)
         write_video(folder / f"{name}.mp4", pictures, 25.0, Sound(rng.normal(0, 0.1, 16000).astype(np.float32), 16000))
-        row = {"source_id": name, "path": f"{name}.mp4", "keypoints_path": "", "status": "ok"}
+        row = {"source_id": name, "path": f"{name}.mp4", "status": "ok", "width": 64, "height": 64}
+        row |= {"keypoints_path": "", "keypoints_sha256": "", "caption": "noise", "identity": name, "split": "train"}
         sources.append(dict.fromkeys(SOURCES.names) | row)
         clip = {"clip_id": f"c{index:03d}", "source_id": name, "index": 0, "status": "ok", "error": ""}
         clips.append(clip | {"start_seconds": 0.0, "end_seconds": 0.8})

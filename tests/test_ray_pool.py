@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from tests.counted_scoring import write_corpus
 
+from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.score import Score
+from omnihuman.data.manifest import DECISIONS, write_table
+from omnihuman.data.precompute import encode
 from omnihuman.data.scoring import score
 from omnihuman.errors import UserError
 from omnihuman.media.ray_pool import run_on_ray
@@ -65,6 +68,23 @@ def test_tables_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.
         return [output.read_bytes() for output in outputs]
 
     assert tables("ray", run_on_ray) == tables("local", run_guarded)
+
+
+def test_shards_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path, 4)
+    common = dict.fromkeys(DECISIONS.names) | {"modality": "text", "eligible": True}
+    write_table([common | {"clip_id": f"c{i:03d}"} for i in range(4)], DECISIONS, tmp_path / "decisions.parquet")
+    config = Encode(num_frames=9, windows_per_clip=2, resolutions=(4096,), shard_clips=3, deadline_seconds=60.0)
+
+    def files(name: str, run: RunGuarded) -> dict[str, bytes]:
+        monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / name))
+        tables = tmp_path / "clips.parquet", tmp_path / "decisions.parquet"
+        encode(config, tmp_path, *tables, tmp_path / f"{name} encoded", run)
+        return {path.name: path.read_bytes() for path in (tmp_path / f"{name} encoded").iterdir()}
+
+    local = files("local", run_guarded)
+    assert len([name for name in local if name.startswith("shard-")]) == 2
+    assert files("ray", run_on_ray) == local
 
 
 def test_a_missing_cluster_is_an_error_for_people(monkeypatch: pytest.MonkeyPatch) -> None:

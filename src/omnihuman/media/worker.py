@@ -180,6 +180,7 @@ class _Pool(Generic[Item, T]):
         except (EOFError, OSError):  # it died between messages, or in the middle of one
             yield from self._mourn(worker)
             return
+        self.times_stopped[None] = 0  # only starts that fail one after another are hopeless
         if status == "ready":
             worker.ready = True
             return
@@ -221,7 +222,7 @@ def _start_worker(function: Callable[[Any], Any], limits: Limits) -> _Worker:
     process = context.Process(target=_work, args=(theirs, limits.memory_megabytes), daemon=True)
     process.start()
     theirs.close()
-    with suppress(BrokenPipeError):
+    with suppress(ConnectionError):
         ours.send(function)
     deadline = time.monotonic() + START_SECONDS
     return _Worker(process, ours, deadline)  # pyright: ignore[reportArgumentType] (the stub gives Windows's class too)
