@@ -92,8 +92,10 @@ bench-train: setup-dev ## The way of the data, and what training costs beside th
 	python benchmarks/balance.py
 	python benchmarks/training_overhead.py
 
-bench-data: setup-dev ## Decisions over ten million scores, and lip sync on real and on drawn people
-	@python benchmarks/decisions.py
+bench-data: setup-dev ## Scorers against a plain decode, decisions over ten million scores, lip sync
+	@python benchmarks/scoring.py
+	python benchmarks/published_scorers.py
+	python benchmarks/decisions.py
 	python benchmarks/lip_sync.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped

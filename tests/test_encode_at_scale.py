@@ -13,7 +13,7 @@ from tests.s3_server import BUCKET
 from tests.test_published_encode import SMALL, folder, inputs_of, run  # noqa: F401
 
 from omnihuman.config.schema.encode import Encode
-from omnihuman.data import encode_estimate, precompute
+from omnihuman.data import encode_estimate
 from omnihuman.data.encode_estimate import estimate
 from omnihuman.data.encoding_plan import Plan, plan_encoding
 from omnihuman.data.precompute import encode_part
@@ -26,18 +26,20 @@ ONE_A_SHARD = replace(SMALL, shard_clips=1)
 TWO_SIZES = replace(SMALL, resolutions=(1024, 4096), shard_clips=1)
 
 
+class Counting:
+    """The local pool, which notes the ids of the clips that it is given."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+
+    def __call__(self, function: Any, items: Any, limits: Limits, description: str) -> Iterator[Any]:
+        self.jobs.extend(item.clip_id for item in items)
+        return run_guarded(function, items, limits, description)
+
+
 @pytest.fixture
-def encoded_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of the clips that were handed to workers."""
-    jobs: list[str] = []
-    original = precompute.run_guarded
-
-    def counted(function: Any, items: Any, *rest: Any) -> Iterator[Any]:
-        jobs.extend(item.clip_id for item in items)
-        return original(function, items, *rest)
-
-    monkeypatch.setattr(precompute, "run_guarded", counted)
-    return jobs
+def pool() -> Counting:
+    return Counting()
 
 
 def plan_of(config: Encode, folder: Path) -> Plan:  # noqa: F811
@@ -48,38 +50,38 @@ def files_of(encoded: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in encoded.iterdir()}
 
 
-def test_a_clip_that_is_added_is_the_only_one_to_be_encoded(folder: Path, encoded_jobs: list[str]) -> None:  # noqa: F811
+def test_a_clip_that_is_added_is_the_only_one_to_be_encoded(folder: Path, pool: Counting) -> None:  # noqa: F811
     clips = pd.read_parquet(folder / "clips.parquet")
     clips[1:].to_parquet(folder / "clips.parquet")
-    run(SMALL, folder)
+    run(SMALL, folder, pool)
     clips.to_parquet(folder / "clips.parquet")
-    encoded = run(SMALL, folder)
-    assert encoded_jobs == ["c1", "c0"]
+    encoded = run(SMALL, folder, pool)
+    assert pool.jobs == ["c1", "c0"]
     assert pd.read_parquet(encoded / "samples.parquet")["clip_id"].tolist() == ["c0", "c1"]
-    run(ONE_A_SHARD, folder)
-    assert encoded_jobs == ["c1", "c0"], "another sharding encodes nothing"
+    run(ONE_A_SHARD, folder, pool)
+    assert pool.jobs == ["c1", "c0"], "another sharding encodes nothing"
 
 
-def test_a_clip_that_failed_is_tried_again_and_the_others_are_not(folder: Path, encoded_jobs: list[str]) -> None:  # noqa: F811
+def test_a_clip_that_failed_is_tried_again_and_the_others_are_not(folder: Path, pool: Counting) -> None:  # noqa: F811
     good = (folder / "v0.mp4").read_bytes()
     (folder / "v0.mp4").write_bytes(good[:100])
-    encoded = run(SMALL, folder)
+    encoded = run(SMALL, folder, pool)
     assert pd.read_parquet(encoded / "samples.parquet")["status"].tolist() == ["error", "ok"]
     (folder / "v0.mp4").write_bytes(good)
-    encoded = run(SMALL, folder)
+    encoded = run(SMALL, folder, pool)
     assert pd.read_parquet(encoded / "samples.parquet")["status"].tolist() == ["ok", "ok"]
-    assert encoded_jobs == ["c0", "c1", "c0"]
+    assert pool.jobs == ["c0", "c1", "c0"]
 
 
-def test_parts_make_the_whole_byte_by_byte(folder: Path, encoded_jobs: list[str]) -> None:  # noqa: F811
-    whole = files_of(run(TWO_SIZES, folder))
-    encoded_jobs.clear()
+def test_parts_make_the_whole_byte_by_byte(folder: Path, pool: Counting) -> None:  # noqa: F811
+    whole = files_of(run(TWO_SIZES, folder, pool))
+    pool.jobs.clear()
     other = replace(TWO_SIZES, max_text_tokens=7)  # other work, so that nothing is kept yet
-    assert encode_part(plan_of(other, folder), 1, 2) == (1, 0) and encoded_jobs == ["c0"]
-    assert encode_part(plan_of(other, folder), 2, 2) == (1, 0) and encoded_jobs == ["c0", "c1"]
-    assert encode_part(plan_of(other, folder), 2, 2) == (1, 0)
-    parts = files_of(run(other, folder))
-    assert encoded_jobs == ["c0", "c1"]
+    assert encode_part(plan_of(other, folder), 1, 2, pool) == (1, 0) and pool.jobs == ["c0"]
+    assert encode_part(plan_of(other, folder), 2, 2, pool) == (1, 0) and pool.jobs == ["c0", "c1"]
+    assert encode_part(plan_of(other, folder), 2, 2, pool) == (1, 0)
+    parts = files_of(run(other, folder, pool))
+    assert pool.jobs == ["c0", "c1"]
     assert parts.keys() == whole.keys() and parts["samples.parquet"] == whole["samples.parquet"]
 
 
@@ -87,17 +89,17 @@ def test_parts_make_the_whole_byte_by_byte(folder: Path, encoded_jobs: list[str]
 def test_s3_gives_the_same_as_disk(
     folder: Path,  # noqa: F811
     s3_server: None,
-    encoded_jobs: list[str],
+    pool: Counting,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sources = pd.read_parquet(folder / "sources.parquet")
     sources.assign(split="test").to_parquet(folder / "sources.parquet")
     local = folder / "on_disk"
-    run(TWO_SIZES, folder).rename(local)
+    run(TWO_SIZES, folder, pool).rename(local)
     on_disk = pd.read_parquet(local / "samples.parquet")
     contents = {f"c{i}": ShardReader(local).clip_at_all_sizes(f"shard-0000{i}.safetensors", f"c{i}") for i in (0, 1)}
     config = replace(TWO_SIZES, shards_at=f"s3://{BUCKET}/latents/v1")
-    encoded = run(config, folder)
+    encoded = run(config, folder, pool)
     assert sorted(path.name for path in encoded.iterdir()) == [
         "empty_text.npy", "encoders.json", "samples.parquet", "shards_at.json",
     ]  # fmt: skip
@@ -113,35 +115,35 @@ def test_s3_gives_the_same_as_disk(
     (there,) = held_out_windows(encoded, "audio", 1, 0)
     np.testing.assert_array_equal(here.clip.latents, there.clip.latents)
 
-    encoded_jobs.clear()
+    pool.jobs.clear()
     monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
-    run(config, folder)
-    assert encoded_jobs == [], "what is there is not encoded again"
+    run(config, folder, pool)
+    assert pool.jobs == [], "what is there is not encoded again"
     client = boto3.client("s3")
     key = f"latents/v1/{on_s3['shard'][0]}"
     client.put_object(Bucket=BUCKET, Key=key, Body=b"truncated")
-    run(config, folder)
-    assert encoded_jobs == ["c0"], "a damaged shard is made again"
+    run(config, folder, pool)
+    assert pool.jobs == ["c0"], "a damaged shard is made again"
     with pytest.raises(UserError, match="NoSuchBucket"):
-        run(replace(config, shards_at="s3://nobody-has-this/x"), folder)
+        run(replace(config, shards_at="s3://nobody-has-this/x"), folder, pool)
 
 
 @pytest.mark.slow
 def test_clips_of_a_shard_on_s3_come_back_where_others_failed(
     folder: Path,  # noqa: F811
     s3_server: None,
-    encoded_jobs: list[str],
+    pool: Counting,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = replace(TWO_SIZES, shard_clips=2, shards_at=f"s3://{BUCKET}/v2")
     good = (folder / "v0.mp4").read_bytes()
     (folder / "v0.mp4").write_bytes(good[:100])
-    run(config, folder)
+    run(config, folder, pool)
     (folder / "v0.mp4").write_bytes(good)
     monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
-    samples = pd.read_parquet(run(config, folder) / "samples.parquet")
+    samples = pd.read_parquet(run(config, folder, pool) / "samples.parquet")
     assert samples["status"].tolist() == ["ok"] * 4 and samples["shard"].nunique() == 1
-    assert encoded_jobs == ["c0", "c1", "c0"]
+    assert pool.jobs == ["c0", "c1", "c0"]
 
 
 def test_an_estimate_times_clips_keeps_them_and_says_the_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -163,27 +165,27 @@ def test_an_estimate_times_clips_keeps_them_and_says_the_bytes(folder: Path, mon
 
 def test_clips_that_were_encoded_elsewhere_are_taken(
     folder: Path,  # noqa: F811
-    encoded_jobs: list[str],
+    pool: Counting,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(TWO_SIZES, folder).rename(folder / "elsewhere")
+    run(TWO_SIZES, folder, pool).rename(folder / "elsewhere")
     monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
     captions = pd.read_parquet(folder / "captions.parquet")
     captions.assign(caption=["a green shirt", ""]).to_parquet(folder / "captions.parquet")
-    encoded_jobs.clear()
+    pool.jobs.clear()
     config = replace(TWO_SIZES, imported=str(folder / "elsewhere"), shard_clips=2)
-    encoded = run(config, folder)
-    assert encoded_jobs == ["c0"], "another caption is another clip"
+    encoded = run(config, folder, pool)
+    assert pool.jobs == ["c0"], "another caption is another clip"
     there, here = (folder / "elsewhere/shard-00001.safetensors", encoded / "shard-00000.safetensors")
     np.testing.assert_array_equal(load_clip(there, "c1").latents, load_clip(here, "c1").latents)
     with pytest.raises(UserError, match=r"encoded otherwise than params.yaml says \(num_frames\)"):
-        run(replace(config, num_frames=5), folder)
+        run(replace(config, num_frames=5), folder, pool)
     with pytest.raises(UserError, match=r"encode.imported: .*holds none of the 2 clips"):
         for name in ("clips", "captions", "decisions"):
             table = pd.read_parquet(folder / f"{name}.parquet")
             renamed = table["clip_id"].str.replace("c", "d")
             table.assign(clip_id=renamed).to_parquet(folder / f"{name}.parquet")
-        run(config, folder)
+        run(config, folder, pool)
 
 
 def slot_of(seconds: float) -> int:
@@ -197,7 +199,7 @@ def slot_of(seconds: float) -> int:
 
 def test_workers_at_one_time_have_slots_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [0.3] * 3 + [0.6] + [0.3] * 4  # the fourth ends its worker, whose slot is free again
-    outcomes = list(run_guarded(slot_of, items, Limits(60.0, 500), "slots", 2))
+    outcomes = list(run_guarded(slot_of, items, Limits(60.0, 500, workers=2), "slots"))
     assert {outcome.value for outcome in outcomes if outcome.status == "ok"} == {0, 1}
     assert [outcome.status for outcome in outcomes].count("error") == 1
 
@@ -207,7 +209,7 @@ def fill(megabytes: int) -> int:
 
 
 def test_private_memory_is_capped_where_a_driver_reserves_address_space() -> None:
-    outcomes = list(run_guarded(fill, [50, 2000, 50], Limits(60.0, 500, private=True), "memory", 1))
+    outcomes = list(run_guarded(fill, [50, 2000, 50], Limits(60.0, 500, workers=1, on_gpu=True), "memory"))
     assert [outcome.status for outcome in outcomes] == ["ok", "error", "ok"]
     assert "500 MB" in outcomes[1].error
 

@@ -12,7 +12,7 @@ from tests.tiny_checkpoints import save_t5, save_t5gemma2, save_vae, save_wav2ve
 
 from omnihuman.batch import Sound
 from omnihuman.config.schema.encode import Encode
-from omnihuman.data.encoding_plan import Inputs
+from omnihuman.data.encoding_plan import Inputs, plan_encoding
 from omnihuman.data.manifest import CAPTIONS, CLIPS, DECISIONS, SOURCES, write_table
 from omnihuman.data.precompute import encode
 from omnihuman.data.shard_reading import load_clip
@@ -20,6 +20,7 @@ from omnihuman.data.shards import Encoders, load_empty_text
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.errors import UserError
+from omnihuman.media.worker import RunGuarded, run_guarded
 from omnihuman.media.write import write_video
 
 SMALL = Encode(num_frames=9, windows_per_clip=2, resolutions=(1024,), max_text_tokens=6, deadline_seconds=100.0)
@@ -59,9 +60,9 @@ def inputs_of(folder: Path) -> Inputs:
     return Inputs(folder, *(folder / f"{name}.parquet" for name in ("clips", "captions", "decisions")))
 
 
-def run(config: Encode, folder: Path) -> Path:
+def run(config: Encode, folder: Path, guarded: RunGuarded = run_guarded) -> Path:
     encoded = folder / "encoded"
-    encode(config, inputs_of(folder), encoded)
+    encode(plan_encoding(config, inputs_of(folder)), encoded, guarded)
     return encoded
 
 
@@ -104,15 +105,13 @@ def test_two_clips_are_encoded_and_the_encoders_named(folder, speech, save_speec
 
 
 @pytest.mark.slow
-def test_the_same_weights_elsewhere_are_the_same_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from omnihuman.data import precompute
-
+def test_the_same_weights_elsewhere_are_the_same_work(folder: Path) -> None:
     save(folder, video=save_vae)
     config = replace(SMALL, video_codec="wan", video_weights=str(folder / "video"))
     before = load_clip(run(config, folder) / "shard-00000.safetensors", "c0")
     (folder / "video").rename(folder / "moved")
-    monkeypatch.setattr(precompute, "run_guarded", lambda *rest: pytest.fail("encoded again"))
-    encoded = run(replace(config, video_weights=str(folder / "moved")), folder)
+    again = replace(config, video_weights=str(folder / "moved"))
+    encoded = run(again, folder, lambda *rest: pytest.fail("encoded again"))
     np.testing.assert_array_equal(load_clip(encoded / "shard-00000.safetensors", "c0").latents, before.latents)
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,11 @@ import pytest
 from omnihuman.batch import Sound
 from omnihuman.config.schema.decide import Decide, Rule
 from omnihuman.config.schema.score import Score
-from omnihuman.data import scoring
+from omnihuman.data import kept_scores, scoring
 from omnihuman.data.deciding import Tables, decide
 from omnihuman.data.manifest import CLIPS, SOURCES, read_table, write_table
 from omnihuman.data.scorers.content import Scorer
+from omnihuman.media.worker import Limits, Outcome, RunGuarded, run_guarded
 from omnihuman.media.write import write_video
 
 CONFIG = Score(short_side_pixels=64)
@@ -49,10 +51,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(folder: Path) -> bytes:
-    outputs = [folder / name for name in ("scores.parquet", "strips.parquet")]
-    scoring.score(CONFIG, folder, folder / "clips.parquet", *outputs)
+def run(folder: Path, guarded: RunGuarded = run_guarded) -> bytes:
+    outputs = folder / "scores.parquet", folder / "strips.parquet"
+    scoring.score(CONFIG, folder, folder / "clips.parquet", *outputs, guarded)
     return b"".join(path.read_bytes() for path in outputs)
+
+
+def recording(decoded: list[str]) -> RunGuarded:
+    """The local pool, which notes what it is given."""
+
+    def guarded(function: Callable, items: Sequence, limits: Limits, description: str) -> Iterator[Outcome]:
+        decoded.extend(job.clip_id for job in items)
+        yield from run_guarded(function, items, limits, description)
+
+    return guarded
 
 
 def test_errors_are_rows_and_a_second_call_decodes_only_those(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +75,10 @@ def test_errors_are_rows_and_a_second_call_decodes_only_those(folder: Path, monk
     assert set(table[table["clip_id"] == "c0"]["status"]) <= {"ok", "na"}
     for path in (folder / "scores.parquet", folder / "v0.mp4"):
         path.unlink()
-    decoded, guarded = [], scoring.run_guarded
-    monkeypatch.setattr(
-        scoring, "run_guarded", lambda f, jobs, *rest: (decoded.extend(jobs), guarded(f, jobs, *rest))[1]
-    )
+    decoded = []
     monkeypatch.setenv("OMNIHUMAN_WORKERS", "1")
-    assert run(folder) == first
-    assert [job.clip_id for job in decoded] == ["c2"]
+    assert run(folder, recording(decoded)) == first
+    assert decoded == ["c2"]
 
 
 def test_scores_do_not_change_without_the_ground_truth(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +93,35 @@ def test_scores_do_not_change_without_the_ground_truth(folder: Path, monkeypatch
 def test_a_killed_call_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(folder)
     monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "other home"))
-    monkeypatch.setattr(scoring, "CLIPS_PER_CHUNK", 1)
-    guarded = scoring.run_guarded
+    monkeypatch.setattr(kept_scores, "CLIPS_PER_CHUNK", 1)
 
-    def killed(function, jobs, *rest):
-        yield from list(guarded(function, jobs[:1], *rest))
+    def killed(function: Callable, items: Sequence, limits: Limits, description: str) -> Iterator[Outcome]:
+        yield from list(run_guarded(function, items[:1], limits, description))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "run_guarded", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(folder)
+        run(folder, killed)
     decoded = []
-    monkeypatch.setattr(
-        scoring, "run_guarded", lambda f, jobs, *rest: (decoded.extend(jobs), guarded(f, jobs, *rest))[1]
-    )
-    assert run(folder) == whole
-    assert [job.clip_id for job in decoded] == ["c1", "c2"]
+    assert run(folder, recording(decoded)) == whole
+    assert decoded == ["c1", "c2"]
+
+
+def test_neither_the_order_of_finishing_nor_the_size_of_blocks_changes_the_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(folder)
+    rows = read_table(folder / "scores.parquet")
+
+    def backwards(function: Callable, items: Sequence, limits: Limits, description: str) -> Iterator[Outcome]:
+        yield from reversed(list(run_guarded(function, items, limits, description)))
+
+    for number, (chunk, block) in enumerate(((1, 1024), (2, 1))):
+        monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / f"home {number}"))
+        monkeypatch.setattr(kept_scores, "CLIPS_PER_CHUNK", chunk)
+        monkeypatch.setattr(scoring, "CLIPS_PER_BLOCK", block)
+        written = run(folder, backwards)
+        assert (written == first) == (block == 1024)  # a block is a row group
+        assert read_table(folder / "scores.parquet").equals(rows)
 
 
 def test_a_scorers_exception_is_its_own_row_only() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omnihuman.cli import takedown
 from omnihuman.cli.parsing import Adder, share
@@ -21,6 +22,10 @@ from omnihuman.cli.places import (
     STRIPS,
     TRUTH,
 )
+
+if TYPE_CHECKING:
+    from omnihuman.config.schema.compute import Compute
+    from omnihuman.media.worker import RunGuarded
 
 
 def add_verbs(add: Adder) -> None:
@@ -80,7 +85,8 @@ def _split(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.shots import split
 
-    split(load_params().split, SOURCES, CLIPS)
+    params = load_params()
+    split(params.split, SOURCES, CLIPS, _pool(params.compute))
     return 0
 
 
@@ -88,7 +94,8 @@ def _score(_: argparse.Namespace) -> int:
     from omnihuman.config.load import load_params
     from omnihuman.data.scoring import score
 
-    score(load_params().score, SOURCES, CLIPS, SCORES, STRIPS)
+    params = load_params()
+    score(params.score, SOURCES, CLIPS, SCORES, STRIPS, _pool(params.compute))
     return 0
 
 
@@ -156,13 +163,25 @@ def _encode(args: argparse.Namespace) -> int:
     from omnihuman.data.precompute import encode, encode_part
 
     params, inputs = load_params(), Inputs(SOURCES, CLIPS, CAPTIONS, DECISIONS)
+    plan = plan_encoding(params.encode, inputs, params.compute.accelerator)
     if args.estimate:
-        print(estimate(plan_encoding(params.encode, inputs, params.compute.accelerator)))
+        print(estimate(plan))
     elif args.part:
         number, count = args.part
-        good, bad = encode_part(plan_encoding(params.encode, inputs, params.compute.accelerator), number, count)
+        good, bad = encode_part(plan, number, count, _pool(params.compute))
         print(f"part {number} of {count}: {good} clips are encoded, {bad} could not be")
-        return 0 if good or not bad else 3
+        return 3 if bad else 0
     else:
-        encode(params.encode, inputs, ENCODED, params.compute.accelerator)
+        encode(plan, ENCODED, _pool(params.compute))
     return 0
+
+
+def _pool(compute: "Compute") -> "RunGuarded":
+    """Where clips are worked on."""
+    if compute.pool == "ray":
+        from omnihuman.media.ray_pool import run_on_ray
+
+        return run_on_ray
+    from omnihuman.media.worker import run_guarded
+
+    return run_guarded

@@ -52,6 +52,7 @@ _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """All keep a float32 master: a step of training is often smaller than the last bit of a weight in bfloat16."""
 _COMPUTE = {
+    "pool": ("local", "ray"),
     "accelerator": ("auto", "cpu", "cuda"),
     "strategy": ("single", "zero2", "zero3"),
     "offload": ("none", "optimizer", "all"),

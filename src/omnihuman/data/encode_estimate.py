@@ -121,7 +121,7 @@ def _time(plan: Plan, rows: list[Row]) -> _Timed:
     timed, error = _Timed(), ""
     text_bytes = 0
     function = partial(_timed_encode, plan.config, plan.devices)
-    for outcome in run_guarded(function, jobs, plan.limits, "estimate", plan.workers):
+    for outcome in run_guarded(function, jobs, plan.limits, "estimate"):
         row = rows[outcome.index]
         if outcome.value is None:
             error = error or outcome.error

@@ -54,7 +54,8 @@ class Plan:
     @property
     def limits(self) -> Limits:
         """Of one worker."""
-        return Limits(self.config.deadline_seconds, self.config.memory_megabytes, private=self.on_gpu)
+        config = self.config
+        return Limits(config.deadline_seconds, config.memory_megabytes, workers=self.workers, on_gpu=self.on_gpu)
 
     @property
     def on_gpu(self) -> bool:
@@ -86,7 +87,14 @@ class Shard:
 
 
 def plan_encoding(config: Encode, inputs: Inputs, accelerator: str = "auto") -> Plan:
-    """Reads the tables and the encoders; arguments and errors as for `precompute.encode`."""
+    """Reads the tables and the encoders.
+
+    Args:
+        accelerator: of `compute.accelerator`.
+
+    Raises:
+        UserError: no clip is eligible, an encoder's weights are missing, or there is no GPU where one is asked for.
+    """
     table = _eligible_clips(inputs)
     if table.empty:
         raise UserError(

@@ -4,6 +4,8 @@ Scores and decisions are two tables because thresholds change while scores cost 
 measurement does not apply), `error` or `timeout`; the last two are tried again and never enable a modality.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +138,17 @@ def write_table(rows: list[dict] | pa.Table, schema: pa.Schema, path: Path) -> N
     table = pa.Table.from_pylist(rows, schema=schema) if isinstance(rows, list) else rows.cast(schema)
     with publish(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+@contextmanager
+def table_writer(schema: pa.Schema, path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Publishes one Parquet file, as `write_table` does, of a table that is too long for memory.
+
+    Yields:
+        A function that appends rows; each call makes a row group.
+    """
+    with publish(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        yield lambda rows: writer.write_table(rows.cast(schema))
 
 
 def read_table(path: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:

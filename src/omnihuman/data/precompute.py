@@ -5,15 +5,14 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from omnihuman.config.schema.encode import Encode
 from omnihuman.data.clip_encoding import encode_clip
-from omnihuman.data.encoding_plan import Inputs, Plan, Row, Shard, plan_encoding
+from omnihuman.data.encoding_plan import Plan, Row, Shard
 from omnihuman.data.imported_clips import keep_imported
 from omnihuman.data.manifest import SAMPLES, write_table
 from omnihuman.data.shard_reading import Lengths, ShardReader, note_place
 from omnihuman.data.shards import save_empty_text
 from omnihuman.errors import UserError
-from omnihuman.media.worker import run_guarded
+from omnihuman.media.worker import RunGuarded, run_guarded
 from omnihuman.storage.files import publish_folder
 from omnihuman.storage.ranges import files_at
 from omnihuman.storage.work import held
@@ -25,37 +24,37 @@ class _Failure:
     error: str
 
 
-def encode(config: Encode, inputs: Inputs, encoded: Path, accelerator: str = "auto") -> None:
+def encode(plan: Plan, encoded: Path, run: RunGuarded = run_guarded) -> None:
     """Encodes every clip that may train at least text, into `encoded`.
 
     Finished clips outlive a killed call, and a call with more clips than the last one encodes the new ones only.
     Neither the number of workers nor a resume changes a byte.
 
     Args:
-        encoded: output folder: samples.parquet, encoders.json, and shard-*.safetensors unless `config.shards_at` names
+        encoded: output folder: samples.parquet, encoders.json, and shard-*.safetensors unless `encode.shards_at` names
             another place for them.
-        accelerator: of `compute.accelerator`.
+        run: where the clips are encoded.
 
     Raises:
-        UserError: no clip is eligible, an encoder's weights are missing, or `config.shards_at` cannot be used.
+        UserError: no clip could be encoded, or `encode.shards_at` or `encode.imported` cannot be used.
     """
-    plan = plan_encoding(config, inputs, accelerator)
     keep_imported(plan)
     rows: list[dict] = []
     with publish_folder(encoded) as folder:
         plan.encoders.save(folder / "encoders.json")
         save_empty_text(folder, plan.empty_text)
-        if config.shards_at:
-            note_place(folder, config.shards_at)
+        place = plan.config.shards_at
+        if place:
+            note_place(folder, place)
         shards = plan.shards()
         for number, shard in enumerate(shards, 1):
-            rows += _encode_shard(plan, shard, config.shards_at or folder, f"encode {number}/{len(shards)}")
+            rows += _encode_shard(plan, shard, place or folder, run, f"encode {number}/{len(shards)}")
         write_table(rows, SAMPLES, folder / "samples.parquet")
     if not any(row["status"] == "ok" for row in rows):
         raise UserError(f"none of {len(rows)} eligible clips could be encoded, the first because: {rows[0]['error']}")
 
 
-def encode_part(plan: Plan, number: int, count: int) -> tuple[int, int]:
+def encode_part(plan: Plan, number: int, count: int, run: RunGuarded = run_guarded) -> tuple[int, int]:
     """Encodes every `count`-th shard from the `number`-th on, counted from 1, so that several machines share the work.
 
     Clips go to `$OMNIHUMAN_HOME` and shards to `config.shards_at`; `encode` then finds them there and only writes the
@@ -69,12 +68,12 @@ def encode_part(plan: Plan, number: int, count: int) -> tuple[int, int]:
     rows: list[dict] = []
     for index, shard in enumerate(shards, 1):
         progress = f"part {number}/{count}, shard {index}/{len(shards)}"
-        rows += _encode_shard(plan, shard, plan.config.shards_at or None, progress)
+        rows += _encode_shard(plan, shard, plan.config.shards_at or None, run, progress)
     good = {row["clip_id"] for row in rows if row["status"] == "ok"}
     return len(good), len({row["clip_id"] for row in rows} - good)
 
 
-def _encode_shard(plan: Plan, shard: Shard, place: str | Path | None, progress: str) -> list[dict]:
+def _encode_shard(plan: Plan, shard: Shard, place: str | Path | None, run: RunGuarded, progress: str) -> list[dict]:
     """Encodes what is missing of a shard, brings it to its place, if any, and returns its rows of the sample table."""
     failures: dict[str, _Failure] = {}
     with held(plan.kept.folder / "shards" / plan.kept.key_of(shard.rows)):
@@ -82,7 +81,7 @@ def _encode_shard(plan: Plan, shard: Shard, place: str | Path | None, progress: 
         if any(row["clip_id"] not in lengths for row in shard.rows):
             if place and lengths:
                 plan.kept.fetch([row for row in shard.rows if row["clip_id"] in lengths], place, shard.name)
-            failures = _encode_missing(plan, shard.rows, progress)
+            failures = _encode_missing(plan, shard.rows, run, progress)
             good = [row for row in shard.rows if row["clip_id"] not in failures]
             lengths = {row["clip_id"]: plan.kept.lengths(row) for row in good}
             if place:
@@ -107,12 +106,12 @@ def _lengths_at(place: str | Path, name: str) -> dict[str, Lengths]:
         return {}
 
 
-def _encode_missing(plan: Plan, rows: list[Row], progress: str) -> dict[str, _Failure]:
+def _encode_missing(plan: Plan, rows: list[Row], run: RunGuarded, progress: str) -> dict[str, _Failure]:
     """Encodes and keeps what is not kept yet; returns what went wrong by clip id, which the next call tries again."""
     missing = [row for row in rows if not plan.kept.has(row)]
     jobs, failures = [plan.job(row) for row in missing], {}
     function = partial(encode_clip, plan.config, plan.devices)
-    for outcome in run_guarded(function, jobs, plan.limits, progress, plan.workers) if jobs else ():
+    for outcome in run(function, jobs, plan.limits, progress) if jobs else ():
         if outcome.value is None:
             failures[jobs[outcome.index].clip_id] = _Failure(outcome.status, outcome.error)
         else:

@@ -9,10 +9,10 @@ from omnihuman.config.schema.split import Split
 from omnihuman.data.manifest import CLIPS, SOURCES_TABLE, read_table, source_path, write_table
 from omnihuman.data.spans import read_spans
 from omnihuman.media.shots import Shot, cut_shot, find_shots
-from omnihuman.media.worker import Limits, run_guarded
+from omnihuman.media.worker import Limits, RunGuarded, run_guarded
 
 
-def split(config: Split, sources: Path, clips: Path) -> None:
+def split(config: Split, sources: Path, clips: Path, run: RunGuarded = run_guarded) -> None:
     """Cuts all sources into clips and writes the table `CLIPS`.
 
     A source that cannot be cut, and a shot that is too short, become one row each that says why.
@@ -23,7 +23,7 @@ def split(config: Split, sources: Path, clips: Path) -> None:
     limits = Limits(config.deadline_seconds, config.memory_megabytes)
     spans = read_spans(sources)
     paths = list(dict.fromkeys(source_path(sources, row["path"]) for row in usable))  # a file may be several sources
-    outcomes = dict(zip(paths, run_guarded(partial(find_shots, config), paths, limits, "split"), strict=True))
+    outcomes = dict(zip(paths, run(partial(find_shots, config), paths, limits, "split"), strict=True))
     cut = {}
     for row in usable:
         outcome, span = outcomes[source_path(sources, row["path"])], spans.get(row["source_id"])

@@ -92,12 +92,13 @@ def measure_sync(network: SyncNet, crops: np.ndarray, samples: np.ndarray) -> Sy
     if num_windows < 1:
         raise ValueError(f"SyncNet needs more than {FRAMES} frames with sound")
     pictures, sounds = [], []
+    device = next(network.parameters()).device
     for first in range(0, num_windows, BATCH):
         windows = range(first, min(first + BATCH, num_windows))
         frames = np.stack([crops[i : i + FRAMES, :, :, ::-1] for i in windows])
-        pictures.append(network.picture(torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float()))
+        pictures.append(network.picture(torch.from_numpy(frames).to(device).permute(0, 4, 1, 2, 3).float()))
         steps = [cepstra[STEPS_PER_FRAME * i : STEPS_PER_FRAME * i + SOUND_STEPS].T[None] for i in windows]
-        sounds.append(network.sound(torch.from_numpy(np.stack(steps)).float()))
+        sounds.append(network.sound(torch.from_numpy(np.stack(steps)).to(device).float()))
     return compare(torch.cat(pictures), torch.cat(sounds))
 
 

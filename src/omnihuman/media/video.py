@@ -140,6 +140,8 @@ def _read_with_decord(
     spans = reader.get_frame_timestamp(range(len(reader))).astype(np.float64) - picture.origin_seconds
     grid = _grid(fps, start_seconds, end_seconds, (float(spans[0, 0]), float(spans.max())))
     indices = _nearest(spans[:, 0], grid, end_seconds)
+    # They ascend: backwards decord decodes anew from the key frame for each picture, 17 s instead of 0.6 s for 60
+    # pictures of HEVC at 1080 x 1920 with a key frame in ten seconds.
     pixels = reader.get_batch(indices).asnumpy()
     # Without the seek decord decodes ahead until memory ends; the reader is dropped with this function's frame.
     reader.seek(0)

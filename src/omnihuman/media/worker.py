@@ -11,12 +11,13 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import psutil
 from tqdm import tqdm
@@ -30,6 +31,10 @@ START_SECONDS = 120.0
 """Time allowed for a worker to start and import the function's module; not charged to any item."""
 AHEAD_PER_WORKER = 16
 """Results that may wait for a slower item before them; bounds the memory of the parent."""
+MAX_TRIES = 3
+"""Of an item, and of starting a worker, where the process is stopped from outside: by the kernel or a person."""
+FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit codes of such a process; a defect of the item or its decoder ends otherwise, and would do so again."""
 MAX_MESSAGE_CHARACTERS = 300
 ONE_THREAD = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
@@ -43,9 +48,11 @@ class Limits:
     deadline_seconds: float
     memory_megabytes: int  # on top of what the worker has mapped before its first item
     items_per_worker: int = 200
-    private: bool = False
-    """Whether memory of the worker's own is capped in place of its address space, of which the driver of a GPU reserves
-    many times what it uses."""
+    workers: int = 0
+    """Processes at once on this machine; 0: `num_workers`."""
+    on_gpu: bool = False
+    """Whether a GPU is used, whose driver reserves many times the address space that it needs: memory of the worker's
+    own is capped instead."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,14 @@ class Outcome(Generic[T]):
     status: str  # ok | error | timeout
     value: T | None  # None unless status is ok
     error: str  # one sentence for people, empty when status is ok
+
+
+class RunGuarded(Protocol):
+    """`run_guarded`, or another executor that gives the same outcomes in the same order."""
+
+    def __call__(
+        self, function: Callable[[Item], T], items: Sequence[Item], limits: Limits, description: str
+    ) -> Iterator[Outcome[T]]: ...
 
 
 def num_workers(default: int | None = None) -> int:
@@ -81,26 +96,22 @@ def worker_slot() -> int:
 
 
 def run_guarded(
-    function: Callable[[Item], T],
-    items: Sequence[Item],
-    limits: Limits,
-    description: str,
-    workers: int | None = None,
+    function: Callable[[Item], T], items: Sequence[Item], limits: Limits, description: str
 ) -> Iterator[Outcome[T]]:
     """Applies a function to every item in worker processes and yields the outcomes in the order of the items.
 
     An exception, a crash and exhausted memory make one `error`, a missed deadline one `timeout`; the other items go on.
-    No worker is left when the iterator ends, is closed, or the parent dies.
+    An item whose worker was stopped from outside is tried again. No worker is left when the iterator ends, is closed,
+    or the parent dies.
 
     Args:
         function: importable by name; its items and results are pickled.
         description: shown in front of the progress bar, on a terminal only.
-        workers: how many at most, by default `num_workers`.
 
     Raises:
         RuntimeError: a worker cannot start, because the function's module cannot be imported there.
     """
-    pool = _Pool(function, items, limits, size=min(workers or num_workers(), len(items)))
+    pool = _Pool(function, items, limits, size=min(limits.workers or num_workers(), len(items)))
     waiting: dict[int, Outcome[T]] = {}
     try:
         with tqdm(total=len(items), desc=description, disable=None, file=sys.stderr) as progress:
@@ -140,6 +151,8 @@ class _Pool(Generic[Item, T]):
     size: int
     next_index: int = 0
     workers: list[_Worker] = field(default_factory=list)
+    again: list[int] = field(default_factory=list)  # items whose workers were stopped from outside
+    times_stopped: Counter[int | None] = field(default_factory=Counter)  # by item; None: while a worker started
 
     def advance(self, index_limit: int) -> Iterator[Outcome[T]]:
         """Hands out items below the limit, waits for something to happen, and yields what was finished by it."""
@@ -160,37 +173,51 @@ class _Pool(Generic[Item, T]):
 
     def _hand_out(self, index_limit: int) -> None:
         for worker in self.workers:
-            if worker.ready and worker.index is None and self.next_index < index_limit:
-                worker.index, worker.num_items = self.next_index, worker.num_items + 1
+            if worker.ready and worker.index is None and (self.again or self.next_index < index_limit):
+                if self.again:
+                    worker.index = self.again.pop()
+                else:
+                    worker.index, self.next_index = self.next_index, self.next_index + 1
+                worker.num_items += 1
                 worker.deadline = time.monotonic() + self.limits.deadline_seconds
-                self.next_index += 1
                 # A worker that died while idle is found when its pipe is read.
-                with suppress(BrokenPipeError):
+                with suppress(ConnectionError):
                     worker.connection.send(self.items[worker.index])
         num_starting = sum(not worker.ready for worker in self.workers)
-        num_wanted = min(self.size - len(self.workers), index_limit - self.next_index - num_starting)
-        for _ in range(num_wanted):
+        num_waiting = len(self.again) + index_limit - self.next_index - num_starting
+        for _ in range(min(self.size - len(self.workers), num_waiting)):
             slot = min(set(range(self.size)) - {worker.slot for worker in self.workers})
             self.workers.append(_start_worker(self.function, self.limits, slot))
 
     def _receive(self, worker: _Worker) -> Iterator[Outcome[T]]:
         try:
             status, value, error = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
-            # The exit code tells how it ended, and has to be there before the worker is dropped.
-            worker.process.join(timeout=1.0)
-            status, value, error = "error", None, ""
+        except (EOFError, OSError):  # it died between messages, or in the middle of one
+            yield from self._mourn(worker)
+            return
+        self.times_stopped[None] = 0  # only starts that fail one after another are hopeless
         if status == "ready":
             worker.ready = True
             return
         if worker.index is None:
-            raise RuntimeError(f"a worker process could not start: {error or _death(self._drop(worker))}")
+            raise RuntimeError(f"a worker process could not start: {error}")
         index, worker.index = worker.index, None
-        if status == "error" and not error:
-            error = _death(self._drop(worker))
-        elif worker.num_items >= self.limits.items_per_worker:
+        if worker.num_items >= self.limits.items_per_worker:
             self._drop(worker)
         yield Outcome(index, status, value, error)
+
+    def _mourn(self, worker: _Worker) -> Iterator[Outcome[T]]:
+        """Tries again what a dead worker had in work, if that is not to blame; else that is an error."""
+        # The exit code tells how it ended, and has to be there before the worker is dropped.
+        worker.process.join(timeout=1.0)
+        index, exit_code = worker.index, self._drop(worker)
+        self.times_stopped[index] += 1
+        if exit_code in FROM_OUTSIDE and self.times_stopped[index] < MAX_TRIES:
+            self.again += [] if index is None else [index]
+        elif index is None:
+            raise RuntimeError(f"a worker process could not start: {_death(exit_code)}")
+        else:
+            yield Outcome(index, "error", None, _death(exit_code))
 
     def _give_up(self, worker: _Worker) -> Outcome[T]:
         self._drop(worker)
@@ -210,7 +237,7 @@ def _start_worker(function: Callable[[Any], Any], limits: Limits, slot: int) -> 
     process = context.Process(target=_work, args=(theirs, limits, slot), daemon=True)
     process.start()
     theirs.close()
-    with suppress(BrokenPipeError):
+    with suppress(ConnectionError):
         ours.send(function)
     deadline = time.monotonic() + START_SECONDS
     return _Worker(process, ours, deadline, slot)  # pyright: ignore[reportArgumentType] (the stub has Windows's too)
@@ -270,7 +297,7 @@ def _cap_memory(limits: Limits) -> None:
     whatever process it likes. Libraries reserve much of it before the first item, hence the sum.
     """
     memory = psutil.Process().memory_info()
-    kind, used = (resource.RLIMIT_DATA, memory.data) if limits.private else (resource.RLIMIT_AS, memory.vms)
+    kind, used = (resource.RLIMIT_DATA, memory.data) if limits.on_gpu else (resource.RLIMIT_AS, memory.vms)
     limit = used + limits.memory_megabytes * 2**20
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -1,12 +1,17 @@
-"""How a stage is computed, which changes no weight but by rounding: no step of the graph depends on it."""
+"""How clips are worked on and a stage is computed: this changes no table, and no weight but by rounding.
+
+No step of the graph depends on it.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Compute:
-    """What the processes of a stage are; how many of them there are and where they run comes from the environment."""
+    """What the processes are; how many of them there are and where they run comes from the environment."""
 
+    pool: str = "local"
+    """Where clips are cut, measured and encoded: `local` processes of this machine, or `ray`."""
     accelerator: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     strategy: str = "single"

@@ -54,7 +54,8 @@ def measure_aesthetics(content: ClipContent) -> tuple[Measurement, ...]:
 
 def _acutance(picture: np.ndarray) -> float:
     """Steepest slopes over the contrast that they cross: 1 when an edge rises within a pixel or two."""
-    slope = cv2.magnitude(cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)) / 8
+    # Not cv2.magnitude, whose last bit depends on where in memory its arguments lie.
+    slope = np.sqrt(cv2.Sobel(picture, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(picture, cv2.CV_32F, 0, 1) ** 2) / 8
     low, high = np.percentile(picture[::2, ::2], [2, 98])
     return float(2 * np.percentile(slope, 99) / (high - low + 8))
 

@@ -1,0 +1,115 @@
+"""Clips per second of the scorers with published weights at their full size, with random weights in their place.
+
+Weights of the published layout are drawn and loaded by the way that published ones go, so that the work is the same.
+What they say of the clip means nothing. Decoding is not counted, and stands beside it. A scorer that answers anything
+but `ok` ends this with an error, because it would have measured nothing.
+
+    python benchmarks/published_scorers.py [--device cuda] [--threads 2]
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import torch
+
+from measure import machine
+from omnihuman.config.schema.collect import SyntheticCorpus
+from omnihuman.config.schema.score import Score
+from omnihuman.data.manifest import ClipFile
+from omnihuman.data.scorers import syncnet
+from omnihuman.data.scorers.content import Scorer
+from omnihuman.data.scorers.registry import scorers_for
+from omnihuman.data.scoring import measure, read_clip
+from omnihuman.data.synthetic.corpus import write_clip
+from omnihuman.data.synthetic.plan import plan_corpus
+from omnihuman.encoders.syncnet import SyncNet
+from omnihuman.storage.files import file_sha256
+
+SHORT_SIDE_PIXELS = 480
+"""So that the drawn face is as wide as SyncNet's pipeline asks for."""
+CLIP_SECONDS = 6.0
+
+
+def random_syncnet(config: Score, folder: Path) -> Score:
+    """The configuration with SyncNet's weights drawn."""
+    path = folder / "syncnet.model"
+    torch.save(SyncNet().state_dict(), path)
+    return replace(config, syncnet_weights=str(path), syncnet_sha256=file_sha256(path))
+
+
+def syncnet_to(config: Score, device: torch.device) -> None:
+    """Moves the loaded network, which the scorer keeps."""
+    syncnet._network(config.syncnet_weights, config.syncnet_sha256).to(device)
+
+
+WEIGHTS: tuple[Callable[[Score, Path], Score], ...] = (random_syncnet,)
+"""Each configures one published scorer with random weights."""
+PLACES: tuple[Callable[[Score, torch.device], None], ...] = (syncnet_to,)
+
+
+def drawn_clip(folder: Path) -> ClipFile:
+    """A drawn person who speaks."""
+    corpus = SyntheticCorpus(1, 1, CLIP_SECONDS, short_side_pixels=SHORT_SIDE_PIXELS)
+    (plan,) = plan_corpus(corpus, 0)
+    write_clip(plan, folder, folder / "truth")
+    keypoints = next(folder.glob("*.keypoints*"), None)
+    return ClipFile("clip", next(folder.glob("*.mp4")), keypoints, 0.0, 0.8 * CLIP_SECONDS)
+
+
+def seconds_of(scorer: Scorer, config: Score, clip: ClipFile, repetitions: int) -> tuple[float, float]:
+    """Medians of wall and processor time of a clip; the face, which scorers share, is found before."""
+    content = read_clip(config, clip)
+    content.face  # noqa: B018 (cached)
+    times = []
+    for _ in range(repetitions + 1):
+        wall, processor = time.perf_counter(), time.process_time()
+        answers = measure([scorer], content)
+        times.append((time.perf_counter() - wall, time.process_time() - processor))
+        wrong = [answer for answer in answers if answer.status != "ok"]
+        if wrong:
+            raise SystemExit(f"{wrong[0].scorer} measured nothing ({wrong[0].status}): {wrong[0].error}")
+    wall, processor = (statistics.median(of) for of in zip(*times[1:], strict=True))
+    return wall, processor
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repetitions", type=int, default=5)
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    torch.set_num_threads(given.threads)
+    cv2.setNumThreads(given.threads)
+    torch.manual_seed(0)
+    print(f"{machine(device)}, {given.threads} thread(s) for the processor; load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as name:
+        config = Score(short_side_pixels=SHORT_SIDE_PIXELS)
+        for draw in WEIGHTS:
+            config = draw(config, Path(name))
+        for place in PLACES:
+            place(config, device)
+        clip = drawn_clip(Path(name) / "clip")
+        start = time.perf_counter()
+        content = read_clip(config, clip)
+        size = "x".join(map(str, content.frames.pixels.shape))
+        print(f"one clip is {size}; its decode takes {time.perf_counter() - start:.2f} s")
+        for scorer in scorers_for(config):
+            if scorer.implementation == "published":
+                wall, processor = seconds_of(scorer, config, clip, given.repetitions)
+                print(
+                    f"  {', '.join(scorer.names)}: {1 / wall:.3f} clips a second,"
+                    f" {1 / processor:.3f} a second of processor time ({processor:.2f} s a clip)"
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Ray gives what the local pool gives; where the optional package is missing, this is skipped."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.counted_scoring import write_corpus
+
+from omnihuman.config.schema.encode import Encode
+from omnihuman.config.schema.score import Score
+from omnihuman.data.manifest import DECISIONS, write_table
+from omnihuman.data.precompute import encode
+from omnihuman.data.scoring import score
+from omnihuman.errors import UserError
+from omnihuman.media.ray_pool import run_on_ray
+from omnihuman.media.worker import Limits, RunGuarded, run_guarded
+
+ray = pytest.importorskip("ray", reason="the optional package ray is not installed: pip install '.[ray]'")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Two processors of this machine, and no trace of them afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNIHUMAN_WORKERS", "2")
+        # Ray's processes import this file as this one does.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        yield
+        ray.shutdown()
+
+
+def misbehaves(item: int) -> int:
+    if item == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            pass
+    if item == 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == 3:
+        raise UserError("a sentence")
+    if item == 4:
+        time.sleep(0.3)
+    return item * item
+
+
+def test_outcomes_are_those_of_the_local_pool_and_a_hanging_decoder_is_killed() -> None:
+    limits = Limits(deadline_seconds=2.0, memory_megabytes=500, items_per_worker=3)
+    items = list(range(9))
+    outcomes = list(run_on_ray(misbehaves, items, limits, ""))
+    assert outcomes == list(run_guarded(misbehaves, items, limits, ""))
+    statuses = ["ok", "timeout", "error", "error", "ok", "ok", "ok", "ok", "ok"]
+    assert [outcome.status for outcome in outcomes] == statuses
+    assert list(run_on_ray(misbehaves, [], limits, "")) == []
+
+
+def test_tables_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path, 10)
+    (tmp_path / "v003.mp4").write_bytes(b"no video")
+
+    def tables(name: str, run: RunGuarded) -> list[bytes]:
+        monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / name))
+        outputs = [tmp_path / f"{name}-{table}.parquet" for table in ("scores", "strips")]
+        score(Score(short_side_pixels=64, clips_per_worker=3), tmp_path, tmp_path / "clips.parquet", *outputs, run)
+        return [output.read_bytes() for output in outputs]
+
+    assert tables("ray", run_on_ray) == tables("local", run_guarded)
+
+
+def test_shards_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path, 4)
+    common = dict.fromkeys(DECISIONS.names) | {"modality": "text", "eligible": True}
+    write_table([common | {"clip_id": f"c{i:03d}"} for i in range(4)], DECISIONS, tmp_path / "decisions.parquet")
+    config = Encode(num_frames=9, windows_per_clip=2, resolutions=(4096,), shard_clips=3, deadline_seconds=60.0)
+
+    def files(name: str, run: RunGuarded) -> dict[str, bytes]:
+        monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / name))
+        tables = tmp_path / "clips.parquet", tmp_path / "decisions.parquet"
+        encode(config, tmp_path, *tables, tmp_path / f"{name} encoded", run)
+        return {path.name: path.read_bytes() for path in (tmp_path / f"{name} encoded").iterdir()}
+
+    local = files("local", run_guarded)
+    assert len([name for name in local if name.startswith("shard-")]) == 2
+    assert files("ray", run_on_ray) == local
+
+
+def test_a_missing_cluster_is_an_error_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray.shutdown()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"RAY_ADDRESS is 127\.0\.0\.1:1"):
+        list(run_on_ray(misbehaves, [0], Limits(1.0, 100), ""))

@@ -1,0 +1,120 @@
+"""Workers and the whole step `score` are killed at random moments: nothing is lost, nothing kept is measured twice."""
+
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.counted_scoring import CLIPS_PER_CHUNK, MEASURED, write_corpus
+from tests.small_project import ROOT, wait_until
+
+from omnihuman.data.manifest import read_table
+from omnihuman.data.scoring import key_of_clip
+
+pytestmark = pytest.mark.slow
+
+KILLS = [3, pytest.param(20, marks=pytest.mark.soak)]
+WORKERS = 2
+
+
+def start(folder: Path) -> psutil.Popen:
+    """The step, in a folder with its input and a home of its own."""
+    variables = {"OMNIHUMAN_HOME": str(folder / "home"), "OMNIHUMAN_WORKERS": str(WORKERS)}
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    environment = os.environ | variables | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return psutil.Popen([sys.executable, "-m", "tests.counted_scoring", str(folder)], env=environment)
+
+
+def measured(folder: Path) -> list[str]:
+    """Ids of the clips that were really measured, in the order of time."""
+    log = folder / MEASURED
+    return log.read_text().split() if log.exists() else []
+
+
+def kept(folder: Path) -> set[str]:
+    """Ids of the clips whose scores lie in files."""
+    names = {key_of_clip(clip_id, None): clip_id for clip_id in read_table(folder / "clips.parquet")["clip_id"]}
+    tables = [read_table(path) for path in (folder / "home").rglob("chunk-*.parquet")]
+    return {names[key] for table in tables for key in table["clip_id"]}
+
+
+def workers(step: psutil.Popen) -> list[psutil.Process]:
+    """Children of the server that forks them."""
+    return [worker for child in step.children() for worker in child.children()]
+
+
+def tables(folder: Path) -> list[bytes]:
+    return [(folder / f"{name}.parquet").read_bytes() for name in ("scores", "strips")]
+
+
+def await_more(folder: Path, step: psutil.Popen, number: int) -> None:
+    """Until so many more clips are measured."""
+    wanted = len(measured(folder)) + number
+    assert wait_until(lambda: len(measured(folder)) >= wanted or step.poll() is not None, 120)
+    assert step.poll() is None, "the step ended before it could be killed"
+
+
+@pytest.fixture(scope="module", params=KILLS)
+def kills(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(kills: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus that has been scored."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    write_corpus(folder, 8 + 4 * kills)
+    assert start(folder).wait() == 0
+    assert sorted(measured(folder)) == read_table(folder / "clips.parquet")["clip_id"].tolist()
+    return folder
+
+
+@pytest.fixture
+def folder(uninterrupted: Path, tmp_path: Path) -> Path:
+    """The same corpus before it was scored."""
+    names = shutil.ignore_patterns("home", MEASURED, "scores.parquet", "strips.parquet")
+    return Path(shutil.copytree(uninterrupted, tmp_path / "corpus", ignore=names))
+
+
+def test_what_a_killed_worker_had_in_work_is_measured_by_another(kills: int, uninterrupted: Path, folder: Path) -> None:
+    moments = random.Random(kills)
+    step = start(folder)
+    for _ in range(kills):
+        await_more(folder, step, 3)  # so that no clip is hit three times, after which it is an error
+        time.sleep(moments.uniform(0, 0.1))
+        alive = workers(step)
+        assert alive, "no worker is left to be killed"
+        moments.choice(alive).kill()
+    assert step.wait() == 0
+    assert tables(folder) == tables(uninterrupted)
+    times = Counter(measured(folder))
+    assert len(times) == len(measured(uninterrupted))
+    assert times.total() <= len(times) + kills  # a worker may die between measuring and telling
+
+
+def test_a_killed_step_measures_nothing_again_that_was_kept(kills: int, uninterrupted: Path, folder: Path) -> None:
+    moments = random.Random(kills)
+    lost = 0
+    for _ in range(kills):
+        before, finished = len(measured(folder)), kept(folder)
+        step = start(folder)
+        await_more(folder, step, moments.randint(1, 4))
+        time.sleep(moments.uniform(0, 0.1))
+        family = step.children(recursive=True)
+        step.kill()
+        step.wait()
+        psutil.wait_procs(family, timeout=10)
+        now = measured(folder)[before:]
+        assert not finished & set(now)
+        lost += len(set(now) - kept(folder))
+    before, finished = len(measured(folder)), kept(folder)
+    assert start(folder).wait() == 0
+    assert not finished & set(measured(folder)[before:])
+    assert tables(folder) == tables(uninterrupted)
+    assert len(measured(folder)) == len(measured(uninterrupted)) + lost
+    assert len(kept(folder)) == len(measured(uninterrupted)) and finished, f"chunks hold {CLIPS_PER_CHUNK} clips"
