@@ -149,7 +149,7 @@ def _block(
 
 
 def _describe(scorers: Iterable[Scorer]) -> list[list[str]]:
-    return [[*scorer.names, scorer.version, scorer.implementation] for scorer in scorers]
+    return [[*scorer.names, scorer.version, scorer.implementation, scorer.weights_sha256] for scorer in scorers]
 
 
 def _clip_key(job: ClipFile) -> str:
@@ -214,6 +214,7 @@ def _rows(config: Score, clip_id: str, measurements: list[Measurement]) -> list[
             **asdict(measurement),
             "implementation": origin[measurement.scorer].implementation,
             "version": origin[measurement.scorer].version,
+            "weights_sha256": origin[measurement.scorer].weights_sha256,
         }
         for measurement in measurements
     ]
