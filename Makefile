@@ -92,9 +92,11 @@ bench-train: setup-dev ## The way of the data, and what training costs beside th
 	python benchmarks/balance.py
 	python benchmarks/training_overhead.py
 
-bench-data: setup-dev ## Decisions over ten million scores, and lip sync on real and on drawn people
+bench-data: setup-dev ## Decisions over ten million scores, lip sync, each drawn defect, copies among 100,000 clips
 	@python benchmarks/decisions.py
 	python benchmarks/lip_sync.py
+	python benchmarks/defects.py
+	python benchmarks/duplicates.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py
