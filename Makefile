@@ -92,11 +92,13 @@ bench-train: setup-dev ## The way of the data, and what training costs beside th
 	python benchmarks/balance.py
 	python benchmarks/training_overhead.py
 
-bench-data: setup-dev ## Scorers against a plain decode, decisions over ten million scores, lip sync
+bench-data: setup-dev ## Scorers against a plain decode, decisions, lip sync, each drawn defect, copies
 	@python benchmarks/scoring.py
 	python benchmarks/published_scorers.py
 	python benchmarks/decisions.py
 	python benchmarks/lip_sync.py
+	python benchmarks/defects.py
+	python benchmarks/duplicates.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py

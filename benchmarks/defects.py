@@ -211,7 +211,8 @@ def main() -> None:
     arguments, params = parser.parse_args(), compose("demo", POLICY)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.keep or Path(temporary)).absolute()
-        plans = chosen_plans(params, arguments.seed, dict.fromkeys(arguments.only, arguments.clips), arguments.clean)
+        wanted = {defect: arguments.clips for defect in arguments.only}
+        plans = chosen_plans(params, arguments.seed, wanted, arguments.clean)
         drawn = run_chain(params, arguments.seed, {plan.name: plan for plan in plans}, folder)
     table(drawn, params, arguments.missed)
 

@@ -189,12 +189,12 @@ def test_clips_that_were_encoded_elsewhere_are_taken(
         run(config, folder, pool)
 
 
-def slot_of(folder: Path | None) -> int:
-    """The slot, as soon as there are two of them; ends its process where there is no folder."""
-    if folder is None:
+def slot_of(seen: Path | None) -> int:
+    """The slot, as soon as there are two of them; ends its process where there is no seen."""
+    if seen is None:
         raise SystemExit(3)
-    (folder / str(worker_slot())).touch()
-    assert wait_until(lambda: len(list(folder.iterdir())) == 2, 60)
+    (seen / str(worker_slot())).touch()
+    assert wait_until(lambda: len(list(seen.iterdir())) == 2, 60)
     return worker_slot()
 
 

@@ -41,7 +41,7 @@ def scene(height: int = 120, width: int = 160, dx: float = 0.0) -> np.ndarray:
     noise = np.random.default_rng(4).uniform(40, 215, (height // 6, wide // 6)).astype(np.float32)
     texture = cv2.resize(noise, (wide, height), interpolation=cv2.INTER_CUBIC)
     moved = [
-        cv2.warpAffine(texture, np.float32([[1, 0, i * dx - (wide - width)], [0, 1, 0]]), (width, height))
+        cv2.warpAffine(texture, np.array([[1, 0, i * dx - (wide - width)], [0, 1, 0]], np.float32), (width, height))
         for i in range(NUM_FRAMES)
     ]
     return np.repeat(np.clip(np.stack(moved), 0, 255)[..., None], 3, axis=-1)
@@ -77,11 +77,11 @@ def test_wider_borders_score_more(tops: list[int]) -> None:
     assert all(a < b for a, b in pairwise(found))
 
 
-def marked(num_strokes: int, level: float = 255.0) -> np.ndarray:
+def marked(num_strokes: int) -> np.ndarray:
     """Strokes of 2 x 20 pixels, 8 apart, in the upper left corner of 30 x 40 pixels."""
     pixels = scene(dx=4.0) * 0.5
     for i in range(num_strokes):
-        pixels[:, 4:24, 4 + 8 * i : 6 + 8 * i] = level
+        pixels[:, 4:24, 4 + 8 * i : 6 + 8 * i] = 255
     return pixels
 
 
@@ -94,10 +94,10 @@ def test_a_watermark_is_the_share_of_its_corner() -> None:
     assert WATERMARK.measure(clip(scene()[:3]))[0].status == "na"
 
 
-@given(st.integers(0, 3), st.integers(1, 1))
+@given(st.integers(0, 3))
 @quick()
-def test_more_strokes_score_more(number: int, more: int) -> None:
-    assert value(WATERMARK, clip(marked(number))) < value(WATERMARK, clip(marked(number + more)))
+def test_more_strokes_score_more(number: int) -> None:
+    assert value(WATERMARK, clip(marked(number))) < value(WATERMARK, clip(marked(number + 1)))
 
 
 @given(st.floats(0, 0.9), st.floats(0.05, 0.1))
@@ -123,9 +123,7 @@ def walking(dx: float) -> np.ndarray:
     pixels, square = scene(), scene(60, 60) * 0.8 + 40
     for i in range(NUM_FRAMES):
         left = 30 + dx * i
-        shifted = cv2.warpAffine(pixels[i], np.float32([[1, 0, 0], [0, 1, 0]]), (160, 120))
-        shifted[40:100, round(left) : round(left) + 60] = square[0]
-        pixels[i] = shifted
+        pixels[i, 40:100, round(left) : round(left) + 60] = square[0]
     return pixels
 
 

@@ -37,7 +37,8 @@ STILL_LEVELS = 0.5
 """Standard deviation over time, of block means, below which a picture does not move."""
 LEAST_OVERLAP = 0.5
 """Share of the shorter clip that both must show."""
-LEAST_STEPS = 4
+LEAST_STEPS = 12
+"""The same in steps, where a clip has so many: a short drift agrees with any other."""
 
 
 @dataclass(frozen=True)
