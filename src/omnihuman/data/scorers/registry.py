@@ -10,7 +10,6 @@ from omnihuman.data.scorers.content import Scorer
 from omnihuman.data.scorers.estimated_pose import pose_scorer
 from omnihuman.data.scorers.lip_sync import LIP_SYNC
 from omnihuman.data.scorers.movement import FROZEN_SHARE, MOTION
-from omnihuman.data.scorers.niqe import niqe_scorer
 from omnihuman.data.scorers.overlay import OVERLAID_TEXT
 from omnihuman.data.scorers.picture import AESTHETICS, BRIGHTNESS, IMAGE_QUALITY, SHARPNESS
 from omnihuman.data.scorers.small_syncnet import trained_scorer
@@ -70,6 +69,8 @@ def _configured(config: Score) -> Iterator[Scorer]:
     if config.aesthetic_weights:
         yield laion_scorer(config)
     if config.niqe_weights:
+        from omnihuman.data.scorers.niqe import niqe_scorer  # what it needs of scipy is dear to import in every worker
+
         yield niqe_scorer(config.niqe_weights, config.niqe_sha256)
     if config.face_weights:
         yield yunet_scorer(config.face_weights, config.face_sha256)
