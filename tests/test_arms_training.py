@@ -49,7 +49,7 @@ def test_two_arms_of_the_real_graph_train_nothing_twice_though_killed(
     monkeypatch.setenv("OMNIHUMAN_HOME", env["OMNIHUMAN_HOME"])
 
     results = [ArmResult.load(folder / f"{arm.name}.json") for arm in ARMS]
-    before_the_kill = ("collect", "split", "score", "decide", "encode", "train@1_text_image")
+    before_the_kill = ("collect", "split", "score", "caption", "decide", "encode", "train@1_text_image")
     outcomes_of = {step.name: Counter(r.steps[i].outcome for r in results) for i, step in enumerate(results[0].steps)}
     assert all(outcomes_of[step] == {Outcome.RESTORED: 2} for step in before_the_kill)
     assert all({"opening", "pose_distance"} <= result.figures.keys() for result in results)

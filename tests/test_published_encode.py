@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.test_pose_estimator import BOB, PERSON, write_detector, write_pose
 from tests.tiny_checkpoints import save_t5, save_t5gemma2, save_vae, save_wav2vec2, save_whisper
 
 from omnihuman.batch import Sound
@@ -19,6 +20,8 @@ from omnihuman.data.shard_reading import load_clip
 from omnihuman.data.shards import Encoders, load_empty_text
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
+from omnihuman.encoders.pose_estimator import estimator_files
+from omnihuman.encoders.weights import files_sha256
 from omnihuman.errors import UserError
 from omnihuman.media.worker import RunGuarded, run_guarded
 from omnihuman.media.write import write_video
@@ -125,6 +128,21 @@ def test_tiles_come_from_the_configuration(folder: Path) -> None:
     assert np.abs(load_clip(encoded / "shard-00000.safetensors", "c0").latents - whole.latents).max() > 1e-3
     told = json.loads((encoded / "encoders.json").read_text())
     assert (told["video_tile_pixels"], told["video_tile_stride_pixels"]) == (16, 8)
+
+
+@pytest.mark.slow
+def test_a_pose_that_nobody_declared_is_found_again(folder: Path) -> None:
+    poses = folder / "dwpose"
+    poses.mkdir()
+    write_detector(poses / "yolox_l.onnx", (BOB, PERSON, 0.9, 0.0))
+    peaks = np.stack([np.arange(133) % 90 + 2, np.arange(133) % 120 + 2], axis=1)
+    write_pose(poses / "dw-ll_ucoco_384.onnx", peaks, np.full(133, 0.8))
+    assert not load_clip(run(SMALL, folder) / "shard-00000.safetensors", "c0").keypoints.any()
+    config = replace(SMALL, pose_weights=str(poses), pose_sha256=files_sha256(estimator_files(poses)))
+    found = load_clip(run(config, folder) / "shard-00000.safetensors", "c0").keypoints
+    assert found.shape == (20, 17, 3) and found[..., 2] == pytest.approx(0.8, abs=1e-3)
+    with pytest.raises(UserError, match=r"encode\.pose_sha256 says 0"):
+        run(replace(config, pose_sha256="0"), folder)
 
 
 def test_missing_weights_stop_the_step_before_anything_is_decoded(folder: Path) -> None:

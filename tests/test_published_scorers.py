@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -12,8 +13,10 @@ from tests.tiny_checkpoints import save_clip
 from tests.tiny_onnx import node, write_model
 
 from omnihuman.batch import WHOLE_BODY_KEYPOINTS, Frames, Keypoints
+from omnihuman.config.schema.decide import Decide, Rule
 from omnihuman.config.schema.score import Score
 from omnihuman.data import scoring
+from omnihuman.data.eligibility import decide_all, judge
 from omnihuman.data.scorers.content import ClipContent, Scorer
 from omnihuman.data.scorers.registry import check_weights, scorers_for
 from omnihuman.encoders.aesthetics import Predictor
@@ -178,6 +181,23 @@ def test_yunet_takes_the_place_of_the_stand_in(yunet: Score) -> None:
     assert scorer_of("face_size", Score()).implementation == "fallback"
     with pytest.raises(UserError, match=r"score\.face_sha256 says 0"):
         check_weights(scorers_for(replace(yunet, face_sha256="0")))
+
+
+def test_decisions_are_provisional_only_while_they_rest_on_stand_ins(yunet: Score) -> None:
+    policy = Decide({"face": Rule("face_size", "audio", at_least=0.1), "light": Rule("brightness", "base")})
+    clips = pd.DataFrame({"clip_id": ["c0"], "status": ["ok"]})
+    provisional = {}
+    for config in (Score(), yunet):
+        (face,) = (scorer.implementation for scorer in scorers_for(config) if "face_size" in scorer.names)
+        rows = [("face_size", face, 0.5), ("brightness", "published", 0.5)]
+        scores = pd.DataFrame(
+            [("c0", name, by, value, "ok") for name, by, value in rows],
+            columns=["clip_id", "scorer", "implementation", "value", "status"],
+        )
+        table = decide_all(judge(clips, scores, policy), policy).to_pandas().set_index("modality")
+        provisional[face] = table["provisional"].to_dict()
+    assert provisional["fallback"]["audio"] and not provisional["fallback"]["text"]
+    assert not any(provisional["published"].values())
 
 
 # DWPose

@@ -11,6 +11,7 @@ from tests.test_scorers import FPS, NUM_FRAMES, SECONDS, syllables, talking, voi
 from omnihuman.batch import Sound
 from omnihuman.config.schema.score import Score
 from omnihuman.data.manifest import CLIPS, DECISIONS, SOURCES, write_table
+from omnihuman.data.material import Material, holding
 from omnihuman.data.own_syncnet import compare_held_out, train_syncnet
 from omnihuman.data.scorers.registry import check_weights, scorers_for
 from omnihuman.data.scorers.small_syncnet import lag_similarities, mouths_of
@@ -101,6 +102,13 @@ def test_the_file_says_what_it_was_trained_on(network: SmallSyncNet, tmp_path: P
     restored = load_small_syncnet(path)
     one = speaker(0)
     assert torch.equal(restored.sound(sound_windows(one.cepstra)), network.sound(sound_windows(one.cepstra)))
+
+
+def test_a_takedown_finds_the_network_that_knows_a_person(network: SmallSyncNet, tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save_small_syncnet(network, replace(TOLD, source_ids=("0123456789abcdef", "fedcba9876543210")), path)
+    assert list(holding(Material(ids={"fedcba9876543210"}), [tmp_path])) == [path]
+    assert not list(holding(Material(ids={"0123456789abcdff"}), [tmp_path]))
 
 
 def test_weights_from_clips_that_forbid_commercial_use_are_refused(network: SmallSyncNet, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Quality of pictures without a reference: NIQE (Mittal, Soundararajan and Bovik, 2013), where its model is configured.
 
 The model is the mean and covariance of 36 statistics of natural pictures, in the layout of the authors' release
-(modelparameters.mat: mu_prisparam and cov_prisparam). A project may fit its own on sharp pictures, see `fit_model`.
+(modelparameters.mat: mu_prisparam and cov_prisparam).
 Constants are those of the release; halving a picture is Pillow's bicubic, so last digits may differ from MATLAB's.
 """
 
@@ -27,8 +27,6 @@ MIN_BLOCKS = 4
 """Of a picture; the covariance of fewer says nothing."""
 NUM_STATISTICS = 36
 SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
-SHARP_SHARE = 0.75
-"""Blocks at least this sharp, of the sharpest one, make the model."""
 _SHAPES = np.arange(0.2, 10.0005, 0.001)
 _RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
 
@@ -50,7 +48,7 @@ def measure_niqe(weights: str, sha256: str, content: ClipContent) -> tuple[Measu
     if (blocks := (pictures.shape[1] // BLOCK) * (pictures.shape[2] // BLOCK)) < MIN_BLOCKS:
         reason = f"it needs {MIN_BLOCKS} blocks of {BLOCK} pixels, these pictures have {blocks}"
         return not_applicable(NAMES, f"{reason}: raise score.short_side_pixels")
-    values = [distance(mean, covariance, statistics(picture)[0]) for picture in pictures]
+    values = [distance(mean, covariance, statistics(picture)) for picture in pictures]
     return (measured(NAMES[0], float(np.mean(values)), len(values)),)
 
 
@@ -61,41 +59,30 @@ def distance(mean: np.ndarray, covariance: np.ndarray, found: np.ndarray) -> flo
     return float(np.sqrt(max(0.0, apart @ np.linalg.pinv(both) @ apart)))
 
 
-def fit_model(pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """The model of sharp grey pictures, uint8 [H, W] each, in the published layout, for `scipy.io.savemat`."""
-    kept = []
-    for picture in pictures:
-        found, sharpness = statistics(picture)
-        kept.append(found[sharpness >= SHARP_SHARE * sharpness.max()])
-    blocks = np.concatenate(kept)
-    return {"mu_prisparam": blocks.mean(axis=0)[None], "cov_prisparam": np.cov(blocks, rowvar=False)}
-
-
-def statistics(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each block of a grey picture: its statistics at both scales, float64 [N, 36], and its sharpness [N]."""
+def statistics(picture: np.ndarray) -> np.ndarray:
+    """Of each block of a grey picture at both scales, float64 [N, 36]."""
     rows, columns = (side // BLOCK for side in picture.shape)
     image = picture[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
-    scales, sharpness = [], np.zeros(0)
+    scales = []
     for side in (BLOCK, BLOCK // 2):
-        normalised, deviation = _normalise(image)
+        normalised = _normalise(image)
         corners = product(range(0, rows * side, side), range(0, columns * side, side))
         blocks = [(slice(top, top + side), slice(left, left + side)) for top, left in corners]
         scales.append(np.stack([_of_block(normalised[block]) for block in blocks]))
         if side == BLOCK:
-            sharpness = np.array([deviation[block].mean() for block in blocks])
             size = columns * side // 2, rows * side // 2
             half = Image.fromarray(image.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
             image = np.asarray(half, np.float64)
-    return np.concatenate(scales, axis=1), sharpness
+    return np.concatenate(scales, axis=1)
 
 
-def _normalise(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Less the local mean, over the local deviation plus one; and that deviation."""
+def _normalise(image: np.ndarray) -> np.ndarray:
+    """Less the local mean, over the local deviation plus one."""
     line = cv2.getGaussianKernel(7, 7 / 6, cv2.CV_64F)
     blur = partial(cv2.sepFilter2D, ddepth=-1, kernelX=line, kernelY=line, borderType=cv2.BORDER_REPLICATE)
     mean = blur(image)
     deviation = np.sqrt(np.abs(blur(image * image) - mean * mean))
-    return (image - mean) / (deviation + 1), deviation
+    return (image - mean) / (deviation + 1)
 
 
 def _of_block(block: np.ndarray) -> list[float]:

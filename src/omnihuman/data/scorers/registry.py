@@ -12,7 +12,6 @@ from omnihuman.data.scorers.faces import FACES
 from omnihuman.data.scorers.framing import BORDERS, WATERMARK
 from omnihuman.data.scorers.lip_sync import LIP_SYNC
 from omnihuman.data.scorers.movement import FROZEN_SHARE, MOTION
-from omnihuman.data.scorers.niqe import niqe_scorer
 from omnihuman.data.scorers.overlay import OVERLAID_TEXT
 from omnihuman.data.scorers.picture import AESTHETICS, BLOWN_SHARE, BRIGHTNESS, IMAGE_QUALITY, SHARPNESS
 from omnihuman.data.scorers.small_syncnet import trained_scorer
@@ -75,6 +74,8 @@ def _configured(config: Score) -> Iterator[Scorer]:
     if config.aesthetic_weights:
         yield laion_scorer(config)
     if config.niqe_weights:
+        from omnihuman.data.scorers.niqe import niqe_scorer  # what it needs of scipy is dear to import in every worker
+
         yield niqe_scorer(config.niqe_weights, config.niqe_sha256)
     if config.count_faces and not config.face_weights:
         yield FACES
