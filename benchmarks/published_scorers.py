@@ -37,21 +37,17 @@ SHORT_SIDE_PIXELS = 480
 CLIP_SECONDS = 6.0
 
 
-def random_syncnet(config: Score, folder: Path) -> Score:
-    """The configuration with SyncNet's weights drawn."""
+def random_syncnet(config: Score, folder: Path, device: torch.device) -> Score:
+    """The configuration with SyncNet's weights drawn, and its network on the device, where the scorer keeps it."""
     path = folder / "syncnet.model"
     torch.save(SyncNet().state_dict(), path)
-    return replace(config, syncnet_weights=str(path), syncnet_sha256=file_sha256(path))
+    sha256 = file_sha256(path)
+    syncnet._network(str(path), sha256).to(device)
+    return replace(config, syncnet_weights=str(path), syncnet_sha256=sha256)
 
 
-def syncnet_to(config: Score, device: torch.device) -> None:
-    """Moves the loaded network, which the scorer keeps."""
-    syncnet._network(config.syncnet_weights, config.syncnet_sha256).to(device)
-
-
-WEIGHTS: tuple[Callable[[Score, Path], Score], ...] = (random_syncnet,)
+WEIGHTS: tuple[Callable[[Score, Path, torch.device], Score], ...] = (random_syncnet,)
 """Each configures one published scorer with random weights."""
-PLACES: tuple[Callable[[Score, torch.device], None], ...] = (syncnet_to,)
 
 
 def drawn_clip(folder: Path) -> ClipFile:
@@ -94,9 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         config = Score(short_side_pixels=SHORT_SIDE_PIXELS)
         for draw in WEIGHTS:
-            config = draw(config, Path(name))
-        for place in PLACES:
-            place(config, device)
+            config = draw(config, Path(name), device)
         clip = drawn_clip(Path(name) / "clip")
         start = time.perf_counter()
         content = read_clip(config, clip)

@@ -72,8 +72,12 @@ def test_tables_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.
 
 def test_shards_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path, 4)
-    common = dict.fromkeys(DECISIONS.names) | {"modality": "text", "eligible": True}
-    write_table([common | {"clip_id": f"c{i:03d}"} for i in range(4)], DECISIONS, tmp_path / "decisions.parquet")
+    decisions = [
+        dict.fromkeys(DECISIONS.names) | {"clip_id": f"c{i:03d}", "modality": modality, "eligible": modality == "text"}
+        for i in range(4)
+        for modality in ("text", "audio", "pose")
+    ]
+    write_table(decisions, DECISIONS, tmp_path / "decisions.parquet")
     config = Encode(num_frames=9, windows_per_clip=2, resolutions=(4096,), shard_clips=3, deadline_seconds=60.0)
 
     def files(name: str, run: RunGuarded) -> dict[str, bytes]:

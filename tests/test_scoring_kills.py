@@ -55,7 +55,7 @@ def tables(folder: Path) -> list[bytes]:
 def await_more(folder: Path, step: psutil.Popen, number: int) -> None:
     """Until so many more clips are measured."""
     wanted = len(measured(folder)) + number
-    assert wait_until(lambda: len(measured(folder)) >= wanted or step.poll() is not None, 120)
+    assert wait_until(lambda: len(measured(folder)) >= wanted or step.poll() is not None, 300)
     assert step.poll() is None, "the step ended before it could be killed"
 
 
