@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from tests.counted_scoring import write_corpus
+from tests.test_published_encode import inputs_of
 
 from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.score import Score
-from omnihuman.data.manifest import DECISIONS, write_table
+from omnihuman.data.encoding_plan import plan_encoding
+from omnihuman.data.manifest import CAPTIONS, DECISIONS, write_table
 from omnihuman.data.precompute import encode
 from omnihuman.data.scoring import score
 from omnihuman.errors import UserError
@@ -78,12 +80,13 @@ def test_shards_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.
         for modality in ("text", "audio", "pose")
     ]
     write_table(decisions, DECISIONS, tmp_path / "decisions.parquet")
+    captions = [dict.fromkeys(CAPTIONS.names) | {"clip_id": f"c{i:03d}", "caption": "noise"} for i in range(4)]
+    write_table(captions, CAPTIONS, tmp_path / "captions.parquet")
     config = Encode(num_frames=9, windows_per_clip=2, resolutions=(4096,), shard_clips=3, deadline_seconds=60.0)
 
     def files(name: str, run: RunGuarded) -> dict[str, bytes]:
         monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / name))
-        tables = tmp_path / "clips.parquet", tmp_path / "decisions.parquet"
-        encode(config, tmp_path, *tables, tmp_path / f"{name} encoded", run)
+        encode(plan_encoding(config, inputs_of(tmp_path)), tmp_path / f"{name} encoded", run)
         return {path.name: path.read_bytes() for path in (tmp_path / f"{name} encoded").iterdir()}
 
     local = files("local", run_guarded)
