@@ -18,18 +18,21 @@ from pathlib import Path
 
 import cv2
 import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from measure import machine
 from omnihuman.config.schema.collect import SyntheticCorpus
 from omnihuman.config.schema.score import Score
 from omnihuman.data.manifest import ClipFile
-from omnihuman.data.scorers import syncnet
+from omnihuman.data.scorers import aesthetics, syncnet
 from omnihuman.data.scorers.content import Scorer
 from omnihuman.data.scorers.registry import scorers_for
 from omnihuman.data.scoring import measure, read_clip
 from omnihuman.data.synthetic.corpus import write_clip
 from omnihuman.data.synthetic.plan import plan_corpus
+from omnihuman.encoders.aesthetics import Predictor
 from omnihuman.encoders.syncnet import SyncNet
+from omnihuman.encoders.weights import files_sha256
 from omnihuman.storage.files import file_sha256
 
 SHORT_SIDE_PIXELS = 480
@@ -46,7 +49,22 @@ def random_syncnet(config: Score, folder: Path, device: torch.device) -> Score:
     return replace(config, syncnet_weights=str(path), syncnet_sha256=sha256)
 
 
-WEIGHTS: tuple[Callable[[Score, Path, torch.device], Score], ...] = (random_syncnet,)
+def random_laion(config: Score, folder: Path, device: torch.device) -> Score:
+    """The same with CLIP ViT-L/14 and the aesthetic predictor behind it."""
+    clip, head = folder / "clip", folder / "predictor.pth"
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, patch_size=14, projection_dim=768)).save_pretrained(clip)
+    torch.save(Predictor().state_dict(), head)
+    parts = {f"network/{name}": clip / name for name in ("config.json", "model.safetensors")}
+    files = str(clip), files_sha256(parts), str(head), file_sha256(head)
+    network = aesthetics._network(*files)
+    network._network.to(device)
+    network._predictor.to(device)
+    names = ("clip_weights", "clip_sha256", "aesthetic_weights", "aesthetic_sha256")
+    return replace(config, **dict(zip(names, files, strict=True)))
+
+
+WEIGHTS: tuple[Callable[[Score, Path, torch.device], Score], ...] = (random_syncnet, random_laion)
 """Each configures one published scorer with random weights."""
 
 

@@ -296,7 +296,7 @@ def test_the_plan_counts_what_arms_share_once() -> None:
     assert "audio_10: stages.2_audio.mix.audio_eligible=0.1" in text
     rows = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
     assert rows["train@1_text_image"] == ["runs", "as", "audio_10"] and rows["train@2_audio"] == ["runs", "runs"]
-    assert "12 steps to run instead of 18" in text
+    assert "14 steps to run instead of 22" in text
 
 
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:

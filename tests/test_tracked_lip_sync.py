@@ -79,7 +79,7 @@ def test_the_policy_for_real_people_chooses_it_and_an_unknown_name_is_refused() 
     plain = {name: scorer for scorer in scorers_for(Score()) for name in scorer.names}
     assert chosen.keys() == plain.keys() | set(FACES.names)
     assert plain["lip_sync"].version != chosen["lip_sync"].version
-    with pytest.raises(UserError, match="darkness or tracked"):
+    with pytest.raises(UserError, match="darkness, tracked or trained"):
         scorers_for(Score(lip_sync="lips"))
 
 

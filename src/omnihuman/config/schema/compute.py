@@ -10,8 +10,6 @@ from dataclasses import dataclass
 class Compute:
     """What the processes are; how many of them there are and where they run comes from the environment."""
 
-    pool: str = "local"
-    """Where clips are cut, measured and encoded: `local` processes of this machine, or `ray`."""
     accelerator: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     strategy: str = "single"
@@ -29,3 +27,5 @@ class Compute:
     """Processes beside each rank that make its packs ahead; 0: the rank makes them itself, when it needs them."""
     profile_steps: int = 0
     """Batches of the first process of which PyTorch's profiler writes a trace; 0 for none."""
+    pool: str = "local"
+    """Where clips are cut, measured and encoded: `local` processes of this machine, or `ray`."""
