@@ -122,9 +122,13 @@ def test_s3_gives_the_same_as_disk(
     assert pool.jobs == [], "what is there is not encoded again"
     client = boto3.client("s3")
     key = f"latents/v1/{on_s3['shard'][0]}"
-    client.put_object(Bucket=BUCKET, Key=key, Body=b"truncated")
-    run(config, folder, pool)
-    assert pool.jobs == ["c0"], "a damaged shard is made again"
+    whole = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    for home, damaged in enumerate((b"truncated", whole[:-1])):
+        client.put_object(Bucket=BUCKET, Key=key, Body=damaged)
+        monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / f"home {home}"))
+        run(config, folder, pool)
+        assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == whole, "a damaged shard is made again"
+    assert pool.jobs == ["c0", "c0"]
     with pytest.raises(UserError, match="NoSuchBucket"):
         run(replace(config, shards_at="s3://nobody-has-this/x"), folder, pool)
 

@@ -110,7 +110,12 @@ class ShardReader:
         Raises:
             UserError: the shard is missing or damaged.
         """
-        tensors = self._header(shard).tensors
+        header, size = self._read_header(shard)
+        if size != header.size:
+            raise UserError(
+                f"{self.place}/{shard} has {size} of {header.size} bytes: it is truncated; {self._remedy()}"
+            )
+        tensors = header.tensors
         clips = [name.removesuffix(".starts") for name in tensors if name.endswith(".starts")]
         shapes = {clip: (tensors[f"{clip}.starts"]["shape"], tensors[f"{clip}.keypoints"]["shape"]) for clip in clips}
         return {clip: Lengths(starts[0], keypoints[0]) for clip, (starts, keypoints) in shapes.items()}
