@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnihuman.cli import takedown
-from omnihuman.cli.parsing import Adder, share
+from omnihuman.cli.parsing import Adder, at_least, share
 from omnihuman.cli.places import (
     CAPTIONS,
     CLIPS,
@@ -22,6 +22,7 @@ from omnihuman.cli.places import (
     STRIPS,
     TRUTH,
 )
+from omnihuman.errors import UserError
 
 if TYPE_CHECKING:
     from omnihuman.config.schema.compute import Compute
@@ -40,7 +41,7 @@ def add_verbs(add: Adder) -> None:
         "report",
         _report,
         "say what may train what, also under another policy: from the scores that are there, nothing is decoded",
-        "omnihuman data report decide.rules.sharp.at_least=0.4 --page what_if.html",
+        "omnihuman data report decide.rules.sharp.at_least=0.4 --page reports/what_if.html",
     )
     report.add_argument("overrides", nargs="*", metavar="key=value", help="as of `config compose`; changes no file")
     report.add_argument("--page", type=Path, metavar="FILE", help="write the whole report there")
@@ -68,8 +69,8 @@ def add_verbs(add: Adder) -> None:
         "omnihuman data train-syncnet --steps 300",
     )
     parser.add_argument("--output", type=Path, default=LIP_SYNC_WEIGHTS, help=f"default: {LIP_SYNC_WEIGHTS}")
-    parser.add_argument("--steps", type=int, default=300, help="of 192 windows each; default: 300")
-    parser.add_argument("--clips", type=int, default=2000, help="at most so many of each split; default: 2000")
+    parser.add_argument("--steps", type=at_least(20), default=300, help="of 192 windows each; default: 300")
+    parser.add_argument("--clips", type=at_least(1), default=2000, help="at most so many of each split; default: 2000")
 
 
 def _collect(_: argparse.Namespace) -> int:
@@ -132,6 +133,9 @@ def _report(args: argparse.Namespace) -> int:
     params, tables = load_params(), Tables(SOURCES, CLIPS, SCORES, STRIPS, DUPLICATES)
     contents = contents_of(params.decide, tables)
     before = contents.funnel
+    for override in args.overrides:
+        if not override.startswith(("decide.", "groups.policy=")):
+            raise UserError(f"{override} changes what is measured, not what is decided: give decide.* or groups.policy")
     if args.overrides:
         other = compose(params.profile, [*params.overrides, *args.overrides])
         contents = contents_of(other.decide, tables)

@@ -37,3 +37,14 @@ def share(text: str) -> tuple[int, int]:
     if not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
         raise argparse.ArgumentTypeError(f"{text!r} is no part: write 2/8 for the second of eight")
     return int(number), int(count)
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """A whole number from `smallest` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {smallest}")
+        return int(text)
+
+    return number

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,8 +46,8 @@ def add_verbs(add: Adder) -> None:
     parser = add(
         "takedown",
         _takedown,
-        "remove a person everywhere, for good, and name the models that were trained on them; exit code 3 when a remote"
-        " could not be reached",
+        "remove a person everywhere, for good, and name the models that were trained on them; exit code 3 when"
+        " something could not be looked at or removed",
         "omnihuman data takedown anna --dry-run",
     )
     parser.add_argument("key", metavar="KEY", help="a takedown key or an identity of the table of sources")
@@ -89,7 +90,9 @@ def _takedown(args: argparse.Namespace) -> int:
 
 def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
     from omnihuman.cli.places import ENCODED
+    from omnihuman.config.load import PARAMS, load_section
     from omnihuman.data.material import Material, find_material, holding, shards_with
+    from omnihuman.data.shard_reading import SHARDS_VARIABLE
     from omnihuman.data.takedowns import key_sha256
     from omnihuman.pipeline.objects import (
         folders_with,
@@ -112,6 +115,9 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
     material.add_saved(before["material"])
     find_material(material, key, taken_down, places)
     elsewhere = places_of_shards(root, [checkout / ENCODED for checkout in checkouts])
+    # Parts of several machines and a killed step lie there before any table says so.
+    named = (load_section(root / PARAMS, "encode.shards_at"), os.environ.get(SHARDS_VARIABLE, ""))
+    elsewhere |= {place for place in named if place}
     shards, unreachable = shards_with(material, elsewhere | {place for place, _ in before["shards"]})
     held = list(holding(material, places)) if material.ids or material.files else []
     objects = {object_id(path) for path in held if path.is_relative_to(cache)} | set(before["objects"])

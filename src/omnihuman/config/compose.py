@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omnihuman.config.checks import check
 from omnihuman.config.load import PARAMS, read_yaml
 from omnihuman.config.schema.collect import Collect
+from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.stage import Stage
@@ -69,7 +70,8 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
     recorded = {"profile": profile, "overrides": settled}
     params = instantiate(Params, recorded | cast(dict[str, Any], merged))
     collect, score = _settle_source(params.collect, own), _settle_imported(params.score)
-    params = replace(params, collect=collect, score=score, stages=_settle_stages(params.stages))
+    encode = _settle_places(params.encode)
+    params = replace(params, collect=collect, score=score, encode=encode, stages=_settle_stages(params.stages))
     check(params)
     return params
 
@@ -226,6 +228,17 @@ def _settle_imported(score: Score) -> Score:
             f"score.imported is {path}: no such .parquet or .csv; name a table of scores, or leave it empty"
         )
     return replace(score, imported=str(path), imported_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _settle_places(encode: Encode) -> Encode:
+    """Makes folders absolute, because arms are computed in other folders."""
+    places = {"shards_at": encode.shards_at, "imported": encode.imported}
+    absolute = {
+        key: str(Path(place).expanduser().absolute())
+        for key, place in places.items()
+        if place and not place.startswith(S3)
+    }
+    return replace(encode, **absolute)
 
 
 def _states_rights(source: str) -> bool:

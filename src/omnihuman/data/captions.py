@@ -113,7 +113,13 @@ def _by_network(config: Caption, jobs: list[ClipFile]) -> dict[str, _Made]:
         weights=config.weights_sha256,
         max_tokens=config.max_tokens,
         short_side_pixels=config.short_side_pixels,
-        code=code_key("data/captions.py", "encoders/captioner.py", "media/seeking.py", "media/video.py"),
+        code=code_key(
+            "data/captions.py",
+            "encoders/captioner.py",
+            "encoders/weights.py",
+            "media/seeking.py",
+            "media/video.py",
+        ),
     )
     with held_work_folder(key) as folder:
         made = {clip_id: _Made(text) for clip_id, text in _kept(folder)}

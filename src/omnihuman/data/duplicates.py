@@ -30,7 +30,7 @@ def duplicates(sources: Path, clips: Path, strips: Path, scores: Path, report: P
     """
     columns = ["source_id", "path", "identity", "split", "width", "height"]
     table = read_table(clips).merge(read_table(sources / SOURCES_TABLE)[columns], on="source_id", how="left")
-    table = table.merge(read_table(strips)[["clip_id", "fingerprint"]], on="clip_id", how="left")
+    table = table.merge(read_table(strips, ("clip_id", "fingerprint")), on="clip_id", how="left")
     known = numbered(table[table["fingerprint"].notna()])
     takes = known[known.groupby("group")["group"].transform("size") > 1].sort_values(["group", "copy_number"])
     with publish(report) as temporary:

@@ -3,10 +3,12 @@
 import logging
 from pathlib import Path
 
-from omnihuman.data.encoding_plan import Plan
+from omnihuman.config.schema.encode import Encode
+from omnihuman.data.clip_encoding import EncodedSizes, window_starts
+from omnihuman.data.encoding_plan import Plan, Row
 from omnihuman.data.manifest import read_table
-from omnihuman.data.shard_reading import place_of_shards
-from omnihuman.data.shards import Encoders
+from omnihuman.data.shard_reading import ShardReader, place_of_shards
+from omnihuman.data.shards import EncodedClip, Encoders
 from omnihuman.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,11 +35,31 @@ def keep_imported(plan: Plan) -> int:
     if not wanted:
         raise UserError(f"encode.imported: {folder} holds none of the {len(plan.rows)} clips; empty that key")
     same = [row for row in wanted if row["caption"] == there.at[row["clip_id"], "caption"]]
-    missing = [row for row in same if not plan.kept.has(row)]
+    missing = [row for row in same if not plan.kept.has(row) and _has_its_pose(plan, row)]
+    reader = ShardReader(place_of_shards(folder))
     for row in missing:
-        plan.kept.fetch([row], place_of_shards(folder), str(there.at[row["clip_id"], "shard"]))
+        shard = str(there.at[row["clip_id"], "shard"])
+        if Path(shard).name != shard:
+            raise UserError(f"encode.imported: {folder} names the shard {shard!r}, which lies elsewhere")
+        clip, smaller = reader.clip_at_all_sizes(shard, row["clip_id"])
+        _check_clip(plan.config, row["clip_id"], clip)
+        plan.kept.keep(row, EncodedSizes(clip, smaller))
     log.info("%d clips came from %s, %d there have another caption", len(missing), folder, len(wanted) - len(same))
     return len(missing)
+
+
+def _has_its_pose(plan: Plan, row: Row) -> bool:
+    """Whether the pose there is the one here; where a network finds it, nothing there tells which."""
+    return bool(row["keypoints_path"]) or not plan.config.pose_weights
+
+
+def _check_clip(config: Encode, clip_id: str, clip: EncodedClip) -> None:
+    """Raises `UserError` where a clip has other windows, or other features of its sound, than are asked for."""
+    num_frames = len(clip.keypoints)
+    if clip.starts.tolist() != window_starts(num_frames, config):
+        raise UserError(f"encode.imported: {clip_id} has other windows than encode.windows_per_clip asks for")
+    if len(clip.speech) != (num_frames if config.store_speech else 0):
+        raise UserError(f"encode.imported: the speech features of {clip_id} are not what encode.store_speech says")
 
 
 def _check_encoders(folder: Path, expected: Encoders) -> None:

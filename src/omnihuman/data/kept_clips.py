@@ -16,6 +16,10 @@ _IDENTIFYING = ("clip_id", "sha256", "start_seconds", "end_seconds", "caption", 
 _CHANGE_NO_CLIP = ("shard_clips", "shards_at", "imported", "deadline_seconds", "memory_megabytes")
 
 
+_NOT_ENCODING = ("aesthetics", "captioner", "small_syncnet", "syncnet")
+"""Networks among the encoders that score and caption."""
+
+
 class KeptClips:
     """Below `$OMNIHUMAN_HOME/work`, by the hash of encoders, configuration and code; safe for several processes.
 
@@ -35,6 +39,7 @@ class KeptClips:
                     for name in ("clip_encoding", "kept_clips", "shards", "sidecar", "speech_features")
                 ),
                 *(f"media/{name}.py" for name in ("seeking", "video", "picture", "sound")),
+                without=[f"encoders/{name}.py" for name in _NOT_ENCODING],
             ),
         )
         self.folder = work_folder(self._key)
@@ -51,7 +56,7 @@ class KeptClips:
         """Keeps a clip, atomically."""
         clip_id = row["clip_id"]
         smaller = [(clip_id, pictures) for pictures in encoded.smaller]
-        save_shard(self._path(row), [(clip_id, encoded.clip)], self.encoders, smaller)
+        save_shard(self._path(row), [(clip_id, encoded.clip)], self.encoders, smaller, row["source_id"])
 
     def fetch(self, rows: Iterable[dict[str, Any]], place: str | Path, shard: str) -> None:
         """Keeps clips that a shard elsewhere holds.

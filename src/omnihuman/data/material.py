@@ -90,6 +90,9 @@ def shards_with(material: Material, places: Iterable[str]) -> tuple[list[tuple[s
     """Shards elsewhere that hold the person's clips, as place and name, and what could not be looked at, in words."""
     found, problems = [], []
     for place in sorted(places):
+        if not place.startswith("s3://") and not Path(place).is_dir():
+            problems.append(f"{place} holds shards, but cannot be looked at from here")
+            continue
         try:
             names = [name for name in files_at(place).names() if name.endswith(".safetensors")]
         except UserError as error:

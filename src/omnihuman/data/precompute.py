@@ -1,5 +1,6 @@
 """The step `encode`: eligible clips become latents, sound features, keypoints and text embeddings in shards."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,17 +39,15 @@ def encode(plan: Plan, encoded: Path, run: RunGuarded = run_guarded) -> None:
     Raises:
         UserError: no clip could be encoded, or `encode.shards_at` or `encode.imported` cannot be used.
     """
-    keep_imported(plan)
-    rows: list[dict] = []
+    place = plan.config.shards_at
+    if place and not place.startswith("s3://") and Path(place).absolute().is_relative_to(encoded.absolute()):
+        raise UserError(f"encode.shards_at is {place}, which this step replaces: name another place, or leave it empty")
     with publish_folder(encoded) as folder:
         plan.encoders.save(folder / "encoders.json")
         save_empty_text(folder, plan.empty_text)
-        place = plan.config.shards_at
         if place:
             note_place(folder, place)
-        shards = plan.shards()
-        for number, shard in enumerate(shards, 1):
-            rows += _encode_shard(plan, shard, place or folder, run, f"encode {number}/{len(shards)}")
+        rows = _encode_shards(plan, plan.shards(), place or folder, run, "encode")
         write_table(rows, SAMPLES, folder / "samples.parquet")
     if not any(row["status"] == "ok" for row in rows):
         raise UserError(f"none of {len(rows)} eligible clips could be encoded, the first because: {rows[0]['error']}")
@@ -63,37 +62,69 @@ def encode_part(plan: Plan, number: int, count: int, run: RunGuarded = run_guard
     Returns:
         How many clips are encoded, and how many could not be.
     """
-    keep_imported(plan)
     shards = plan.shards()[number - 1 :: count]
-    rows: list[dict] = []
-    for index, shard in enumerate(shards, 1):
-        progress = f"part {number}/{count}, shard {index}/{len(shards)}"
-        rows += _encode_shard(plan, shard, plan.config.shards_at or None, run, progress)
+    rows = _encode_shards(plan, shards, plan.config.shards_at or None, run, f"part {number}/{count}")
     good = {row["clip_id"] for row in rows if row["status"] == "ok"}
     return len(good), len({row["clip_id"] for row in rows} - good)
 
 
-def _encode_shard(plan: Plan, shard: Shard, place: str | Path | None, run: RunGuarded, progress: str) -> list[dict]:
-    """Encodes what is missing of a shard, brings it to its place, if any, and returns its rows of the sample table."""
-    failures: dict[str, _Failure] = {}
-    with held(plan.kept.folder / "shards" / plan.kept.key_of(shard.rows)):
-        lengths = _lengths_at(place, shard.name) if place else {}
-        if any(row["clip_id"] not in lengths for row in shard.rows):
-            if place and lengths:
-                plan.kept.fetch([row for row in shard.rows if row["clip_id"] in lengths], place, shard.name)
-            failures = _encode_missing(plan, shard.rows, run, progress)
-            good = [row for row in shard.rows if row["clip_id"] not in failures]
-            lengths = {row["clip_id"]: plan.kept.lengths(row) for row in good}
-            if place:
-                with TemporaryDirectory(dir=plan.kept.folder) as folder:
-                    joined = Path(folder) / shard.name
-                    plan.kept.join(good, joined)
-                    files_at(place).put(shard.name, joined)
-    return [
-        sample
-        for row in shard.rows
-        for sample in _sample_rows(plan, row, shard.name, lengths.get(row["clip_id"]), failures.get(row["clip_id"]))
-    ]
+def _encode_shards(
+    plan: Plan, shards: list[Shard], place: str | Path | None, run: RunGuarded, progress: str
+) -> list[dict]:
+    """Encodes what is missing, brings each shard to its place, if any, and returns the rows of the sample table.
+
+    One pool works on the clips of all shards, because each of its workers loads the encoders' weights; a shard is
+    brought there as soon as its last clip is done.
+    """
+    keep_imported(plan)
+    clips = plan.kept.key_of(row for shard in shards for row in shard.rows)
+    rows: list[dict] = []
+    with held(plan.kept.folder / "shards" / clips):
+        there = {shard.name: _lengths_at(place, shard.name) if place else {} for shard in shards}
+        unfinished = [shard for shard in shards if any(row["clip_id"] not in there[shard.name] for row in shard.rows)]
+        names = {shard.name for shard in unfinished}
+        for shard in unfinished:
+            if place and there[shard.name]:
+                known = [row for row in shard.rows if row["clip_id"] in there[shard.name]]
+                plan.kept.fetch(known, place, shard.name)
+        missing = [row for shard in unfinished for row in shard.rows if not plan.kept.has(row)]
+        asked, outcomes = {row["clip_id"] for row in missing}, _encode(plan, missing, run, progress)
+        for shard in shards:
+            failures: dict[str, _Failure] = {}
+            if shard.name in names:
+                failures = {
+                    row["clip_id"]: failure
+                    for row in shard.rows
+                    if row["clip_id"] in asked and (failure := next(outcomes))
+                }
+                good = [row for row in shard.rows if row["clip_id"] not in failures]
+                there[shard.name] = {row["clip_id"]: plan.kept.lengths(row) for row in good}
+                if place:
+                    _bring(plan, good, place, shard.name)
+            for row in shard.rows:
+                own = there[shard.name].get(row["clip_id"]), failures.get(row["clip_id"])
+                rows += _sample_rows(plan, row, shard.name, *own)
+    return rows
+
+
+def _encode(plan: Plan, rows: list[Row], run: RunGuarded, progress: str) -> Iterator[_Failure | None]:
+    """Encodes and keeps clips; yields of each in its turn what went wrong, which the next call tries again."""
+    jobs = [plan.job(row) for row in rows]
+    function = partial(encode_clip, plan.config, plan.devices)
+    for outcome in run(function, jobs, plan.limits, progress) if jobs else ():
+        if outcome.value is None:
+            yield _Failure(outcome.status, outcome.error)
+        else:
+            plan.kept.keep(rows[outcome.index], outcome.value)
+            yield None
+
+
+def _bring(plan: Plan, rows: list[Row], place: str | Path, name: str) -> None:
+    """Makes one shard of kept clips and brings it to its place."""
+    with TemporaryDirectory(dir=plan.kept.folder) as folder:
+        joined = Path(folder) / name
+        plan.kept.join(rows, joined)
+        files_at(place).put(name, joined)
 
 
 def _lengths_at(place: str | Path, name: str) -> dict[str, Lengths]:
@@ -104,19 +135,6 @@ def _lengths_at(place: str | Path, name: str) -> dict[str, Lengths]:
         return ShardReader(place).lengths(name)
     except UserError:
         return {}
-
-
-def _encode_missing(plan: Plan, rows: list[Row], run: RunGuarded, progress: str) -> dict[str, _Failure]:
-    """Encodes and keeps what is not kept yet; returns what went wrong by clip id, which the next call tries again."""
-    missing = [row for row in rows if not plan.kept.has(row)]
-    jobs, failures = [plan.job(row) for row in missing], {}
-    function = partial(encode_clip, plan.config, plan.devices)
-    for outcome in run(function, jobs, plan.limits, progress) if jobs else ():
-        if outcome.value is None:
-            failures[jobs[outcome.index].clip_id] = _Failure(outcome.status, outcome.error)
-        else:
-            plan.kept.keep(missing[outcome.index], outcome.value)
-    return failures
 
 
 def _sample_rows(plan: Plan, row: Row, shard: str, lengths: Lengths | None, failure: _Failure | None) -> list[dict]:

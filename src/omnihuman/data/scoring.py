@@ -59,7 +59,7 @@ def score(config: Score, sources: Path, clips: Path, scores: Path, strips: Path,
     folder = work_folder(content_key(params=params_hash(config), scorers=_describe(scorers), code=_code_key()))
     kept = KeptScores(folder, keys.values())
     left = usable[[keys[clip_id] not in kept for clip_id in usable["clip_id"]]]
-    with TemporaryDirectory(prefix="omnihuman-score-") as unfinished:
+    with TemporaryDirectory(dir=folder) as unfinished:
         failed_now = KeptScores(Path(unfinished))
         for job, scored in _measure(config, list(_clip_files(left, sources)), imported.names, run):
             done = all(row["status"] in ("ok", "na") for row in scored.rows)
@@ -108,6 +108,7 @@ def _code_key() -> str:
         "data/kept_scores.py",
         "data/scorers",
         "data/scoring.py",
+        "data/sidecar.py",
         "data/strips.py",
         "media/seeking.py",
         "media/video.py",
@@ -116,6 +117,7 @@ def _code_key() -> str:
         "encoders/pose_estimator.py",
         "encoders/small_syncnet.py",
         "encoders/syncnet.py",
+        "encoders/weights.py",
     )
 
 

@@ -17,7 +17,7 @@ from omnihuman.storage.ranges import Range, files_at
 
 PLACE = "shards_at.json"
 """Beside the table of samples, where the shards lie elsewhere."""
-_SHARDS_VARIABLE = "OMNIHUMAN_SHARDS"
+SHARDS_VARIABLE = "OMNIHUMAN_SHARDS"
 _HEADER_GUESS = 1 << 18
 """Bytes that are read at once in the hope that a header is no longer; that of 256 clips is 0.2 MB."""
 _KEPT_HEADERS = 64
@@ -37,7 +37,7 @@ def place_of_shards(encoded: Path) -> str | Path:
     else the folder itself.
     """
     noted = encoded / PLACE
-    return os.environ.get(_SHARDS_VARIABLE) or (json.loads(noted.read_text()) if noted.is_file() else encoded)
+    return os.environ.get(SHARDS_VARIABLE) or (json.loads(noted.read_text()) if noted.is_file() else encoded)
 
 
 def note_place(folder: Path, place: str) -> None:
@@ -153,7 +153,7 @@ class ShardReader:
 
     def _remedy(self) -> str:
         if str(self.place).startswith("s3://"):
-            return f"copy data/encoded there again, unset {_SHARDS_VARIABLE}, or run `dvc repro --force encode`"
+            return f"copy data/encoded there again, unset {SHARDS_VARIABLE}, or run `dvc repro --force encode`"
         return "remove that folder and run `dvc repro encode`"
 
     def _header(self, shard: str) -> _Header:

@@ -135,17 +135,19 @@ def save_shard(
     clips: Iterable[tuple[str, EncodedClip]],
     encoders: Encoders,
     smaller: Iterable[tuple[str, Pictures]] = (),
+    source_ids: str = "",
 ) -> None:
     """Publishes clips, keyed by clip id, as one safetensors file.
 
     Args:
         smaller: the clips' pictures at lower resolutions.
+        source_ids: of the videos, by which a takedown finds the file where no table names its clips any more.
     """
     tensors = {f"{clip_id}.{f.name}": getattr(clip, f.name) for clip_id, clip in clips for f in fields(EncodedClip)}
     for clip_id, pictures in smaller:
         name = pictures_name(clip_id, pictures.area_pixels)
         tensors |= {f"{name}.{field}": getattr(pictures, field) for field in OF_PICTURES}
-    _save(path, tensors, encoders)
+    _save(path, tensors, encoders, source_ids)
 
 
 def join_shards(path: Path, parts: Iterable[Path], encoders: Encoders) -> None:
@@ -153,10 +155,11 @@ def join_shards(path: Path, parts: Iterable[Path], encoders: Encoders) -> None:
     _save(path, {name: tensor for part in parts for name, tensor in load_file(part).items()}, encoders)
 
 
-def _save(path: Path, tensors: Mapping[str, np.ndarray], encoders: Encoders) -> None:
+def _save(path: Path, tensors: Mapping[str, np.ndarray], encoders: Encoders, source_ids: str = "") -> None:
     with publish(path) as temporary:
         arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        save_file(arrays, temporary, {"encoders": encoders.fingerprint})
+        about = {"encoders": encoders.fingerprint} | ({"source_ids": source_ids} if source_ids else {})
+        save_file(arrays, temporary, about)
 
 
 def pictures_name(clip_id: str, smaller_area: int | None) -> str:

@@ -78,7 +78,11 @@ def _connected() -> Any:
         _check_answers(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         here = {} if address else {"num_cpus": num_workers(), "include_dashboard": False}
-        ray.init(address=address or None, log_to_driver=False, logging_level="error", **here)
+        try:
+            # Without an address never one that happens to run here, whose processors are not ours to count.
+            ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"Ray cannot be reached at RAY_ADDRESS={address}: {error}") from error
     return ray
 
 

@@ -182,9 +182,14 @@ class S3Files:
         return sorted(key.removeprefix(self._prefix) for key in keys)
 
     def remove(self, name: str) -> None:
-        """See `Files.remove`."""
+        """See `Files.remove`; every version goes, where the bucket keeps versions."""
+        key = self._prefix + name
         with self._answers(name, "removed"):
-            self._connected().delete_object(Bucket=self._bucket, Key=self._prefix + name)
+            pages = self._connected().get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key)
+            listed = [one for page in pages for one in page.get("Versions", []) + page.get("DeleteMarkers", [])]
+            for one in listed:
+                if one["Key"] == key:
+                    self._connected().delete_object(Bucket=self._bucket, Key=key, VersionId=one["VersionId"])
 
     def _connected(self) -> Any:
         self._connect()

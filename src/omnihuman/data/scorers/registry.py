@@ -44,7 +44,9 @@ SCORERS: tuple[Scorer, ...] = (
 
 STAND_INS = {"darkness": LIP_SYNC, "tracked": TRACKED_LIP_SYNC}
 """By `score.lip_sync`; their values are not comparable, so each needs a threshold of its own."""
-_NON_COMMERCIAL = re.compile(r"\bNC\b|non-?commercial", re.IGNORECASE)
+_NON_COMMERCIAL = re.compile(
+    r"(?<![a-z])nc(?![a-z])|non[\s_-]*commercial|(research|academic)([\s_-]+use)?[\s_-]+only", re.IGNORECASE
+)
 
 
 def scorers_for(config: Score) -> tuple[Scorer, ...]:
