@@ -10,8 +10,8 @@ from tests.tiny_checkpoints import WORDS, save_blip
 from omnihuman.config.schema.caption import Caption
 from omnihuman.data.captions import caption, describe
 from omnihuman.data.manifest import CLIPS, SCORES, SOURCES, read_table, write_table
-from omnihuman.encoders.captioner import BLIP, Blip, blip_files
-from omnihuman.encoders.weights import find_weights
+from omnihuman.encoders.captioner import BLIP, Blip
+from omnihuman.encoders.weights import find_weights, pinned_weights
 from omnihuman.errors import UserError
 from omnihuman.media.video import read_frames
 from omnihuman.media.write import write_video
@@ -82,7 +82,7 @@ def test_sentences() -> None:
 def test_a_network_sees_the_picture_and_says_what_transformers_says(blip: Caption) -> None:
     from transformers import BlipForConditionalGeneration, BlipImageProcessorPil
 
-    captioner = Blip(blip_files(blip.weights, blip.weights_sha256), max_tokens=5)
+    captioner = Blip(pinned_weights(blip.weights, BLIP, blip.weights_sha256), max_tokens=5)
     network = BlipForConditionalGeneration.from_pretrained(blip.weights).eval()
     prepare, said = BlipImageProcessorPil(size={"height": 32, "width": 32}), set()
     for seed in range(8):
@@ -101,7 +101,7 @@ def test_a_network_sees_the_picture_and_says_what_transformers_says(blip: Captio
 def test_a_network_captions_what_the_sidecar_does_not_and_never_twice(folder: Path, blip: Caption) -> None:
     first = run(folder, blip)
     frame = read_frames(folder / "v1.mp4", fps=25.0, short_side_pixels=48).pixels[6]
-    expected = Blip(blip_files(blip.weights, blip.weights_sha256), max_tokens=5).caption(frame)
+    expected = Blip(pinned_weights(blip.weights, BLIP, blip.weights_sha256), max_tokens=5).caption(frame)
     assert (first[0]["caption"], first[0]["weights_sha256"]) == ("a red shirt", "")
     assert (first[1]["caption"], first[1]["origin"]) == (expected, "blip")
     assert first[1]["weights_sha256"] == blip.weights_sha256

@@ -13,7 +13,8 @@ import pandas as pd
 
 from omnihuman.config.schema.caption import Caption
 from omnihuman.data.manifest import CAPTIONS, SOURCES_TABLE, ClipFile, clip_file, read_table, write_table
-from omnihuman.encoders.captioner import Blip, blip_files
+from omnihuman.encoders.captioner import BLIP, Blip
+from omnihuman.encoders.weights import pinned_weights
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.storage.work import code_key, content_key, held_work_folder
@@ -108,7 +109,7 @@ def describe(found: dict[str, float]) -> str:
 
 def _by_network(config: Caption, jobs: list[ClipFile]) -> dict[str, _Made]:
     """What the network says of each clip; what it said before a kill is kept."""
-    blip_files(config.weights, config.weights_sha256)
+    pinned_weights(config.weights, BLIP, config.weights_sha256)
     key = content_key(
         weights=config.weights_sha256,
         max_tokens=config.max_tokens,
@@ -149,7 +150,7 @@ def _caption_clip(config: Caption, job: ClipFile) -> str:
 
 @cache
 def _blip(weights: str, sha256: str, max_tokens: int) -> Blip:
-    return Blip(blip_files(weights, sha256), max_tokens)
+    return Blip(pinned_weights(weights, BLIP, sha256), max_tokens)
 
 
 def _kept(folder: Path) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ rests may then come from the network itself.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +15,10 @@ import torch
 
 from omnihuman.config.schema.score import Score
 from omnihuman.data.manifest import SOURCES_TABLE, ClipFile, clip_file, read_table
-from omnihuman.data.scorers.content import ClipContent
 from omnihuman.data.scorers.lip_sync import hindrance
-from omnihuman.data.scorers.small_syncnet import FPS, SAMPLE_RATE, lag_similarities, mouths_of
+from omnihuman.data.scorers.small_syncnet import FPS, lag_similarities, mouths_of
 from omnihuman.data.scorers.tracked_lip_sync import stand_out
-from omnihuman.data.sidecar import read_keypoints
+from omnihuman.data.scoring import read_clip
 from omnihuman.data.syncnet_training import Speaker, fit
 from omnihuman.encoders.small_syncnet import (
     SmallSyncNet,
@@ -30,8 +29,6 @@ from omnihuman.encoders.small_syncnet import (
     save_small_syncnet,
 )
 from omnihuman.errors import UserError
-from omnihuman.media.sound import read_sound
-from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 
 log = logging.getLogger(__name__)
@@ -174,15 +171,10 @@ def _gather(config: Score, sources: Path, rows: pd.DataFrame, split: str) -> lis
 def _mouth_and_sound(config: Score, job: ClipFile) -> tuple[np.ndarray, np.ndarray] | None:
     """Runs inside a guarded worker."""
     torch.set_num_threads(1)
-    start, end = job.start_seconds, job.end_seconds
-    short = config.short_side_pixels
-    frames = read_frames(job.path, fps=FPS, short_side_pixels=short, start_seconds=start, end_seconds=end)
-    sound = read_sound(job.path, SAMPLE_RATE, start, end)
-    keypoints = read_keypoints(job.keypoints_path) if job.keypoints_path else None
-    content = ClipContent(frames, sound, keypoints, end - start, FPS)
-    if sound is None or hindrance(content, SHORTEST_FRAMES):
+    content = read_clip(replace(config, fps=FPS), job)
+    if content.sound is None or hindrance(content, SHORTEST_FRAMES):
         return None
-    return mouths_of(content), cepstra_of(sound.samples, len(frames.pixels))
+    return mouths_of(content), cepstra_of(content.sound.samples, len(content.frames.pixels))
 
 
 def _wins(own: float, others: list[float]) -> float:

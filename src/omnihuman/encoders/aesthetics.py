@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from omnihuman.encoders.weights import (
     LocalWeights,
     Published,
-    check_pinned,
-    find_weights,
     load_frozen,
     pinned_state_dict,
 )
@@ -50,7 +48,7 @@ class Aesthetics:
         """Loads both.
 
         Args:
-            clip: of `clip_files`; the tower alone or the whole of CLIP.
+            clip: of `weights.pinned_weights`; the tower alone or the whole of CLIP.
 
         Raises:
             UserError: files are missing, incomplete or not the pinned ones.
@@ -75,14 +73,3 @@ class Aesthetics:
         squares = self._prepare(images=list(pictures), return_tensors="pt").pixel_values
         embeddings = self._network(pixel_values=squares).image_embeds
         return self._predictor(nn.functional.normalize(embeddings, dim=1)).double().numpy()
-
-
-def clip_files(weights: str, sha256: str) -> LocalWeights:
-    """The files of a folder or hub id.
-
-    Raises:
-        UserError: they are missing, or not the ones that score.clip_sha256 pins.
-    """
-    files = find_weights(weights, CLIP)
-    check_pinned(CLIP.option, files.folder, files.files, sha256)
-    return files

@@ -6,8 +6,6 @@ import torch
 from omnihuman.encoders.weights import (
     LocalWeights,
     Published,
-    check_pinned,
-    find_weights,
     load_frozen,
     not_loaded,
 )
@@ -29,7 +27,7 @@ class Blip:
         """Loads network and tokenizer.
 
         Args:
-            files: of `blip_files`.
+            files: of `weights.pinned_weights`.
             max_tokens: longest caption.
 
         Raises:
@@ -55,14 +53,3 @@ class Blip:
         pixels = self._prepare(images=[picture], return_tensors="pt").pixel_values
         ids = self._network.generate(pixel_values=pixels, max_new_tokens=self._max_tokens, do_sample=False, num_beams=1)
         return " ".join(self._tokenizer.decode(ids[0], skip_special_tokens=True).split())
-
-
-def blip_files(weights: str, sha256: str) -> LocalWeights:
-    """The files of a folder or hub id.
-
-    Raises:
-        UserError: they are missing, or not the ones that caption.weights_sha256 pins.
-    """
-    files = find_weights(weights, BLIP)
-    check_pinned(BLIP.option, files.folder, files.files, sha256)
-    return files

@@ -190,6 +190,13 @@ def check_pinned(option: str, path: Path, files: dict[str, Path], sha256: str) -
         )
 
 
+def pinned_weights(given: str, published: Published, sha256: str) -> LocalWeights:
+    """What `find_weights` finds, where it is what is pinned; errors of that and of `check_pinned`."""
+    files = find_weights(given, published)
+    check_pinned(published.option, files.folder, files.files, sha256)
+    return files
+
+
 def check_file(option: str, path: Path, sha256: str) -> None:
     """`check_pinned` of one file.
 

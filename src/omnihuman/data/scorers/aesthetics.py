@@ -44,15 +44,16 @@ def measure_aesthetics(
 
 
 def _check(clip: str, clip_sha256: str, predictor: str, predictor_sha256: str) -> None:
-    from omnihuman.encoders.aesthetics import OPTION, clip_files
-    from omnihuman.encoders.weights import check_file
+    from omnihuman.encoders.aesthetics import CLIP, OPTION
+    from omnihuman.encoders.weights import check_file, pinned_weights
 
-    clip_files(clip, clip_sha256)
+    pinned_weights(clip, CLIP, clip_sha256)
     check_file(OPTION, Path(predictor), predictor_sha256)
 
 
 @cache
 def _network(clip: str, clip_sha256: str, predictor: str, predictor_sha256: str) -> "Aesthetics":
-    from omnihuman.encoders.aesthetics import Aesthetics, clip_files
+    from omnihuman.encoders.aesthetics import CLIP, Aesthetics
+    from omnihuman.encoders.weights import pinned_weights
 
-    return Aesthetics(clip_files(clip, clip_sha256), Path(predictor), predictor_sha256)
+    return Aesthetics(pinned_weights(clip, CLIP, clip_sha256), Path(predictor), predictor_sha256)
