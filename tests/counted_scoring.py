@@ -1,9 +1,12 @@
 """Runs the step `score` in a process that can be killed, and notes each clip that was really measured.
 
-Called as `python -m tests.counted_scoring FOLDER`: of FOLDER/sources.parquet and FOLDER/clips.parquet.
+Called as `python -m tests.counted_scoring FOLDER`: of FOLDER/sources.parquet and FOLDER/clips.parquet. While the file
+FOLDER/allowed holds a number, no worker begins a clip once so many were measured: on a fast machine the step would else
+be through before it could be killed.
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,12 +21,22 @@ from omnihuman.media.write import write_video
 
 CLIPS_PER_CHUNK = 2
 MEASURED = "measured"
+ALLOWED = "allowed"
 
 
-def noted(log: Path, function: Callable[[ClipFile], object], job: ClipFile) -> object:
-    """Applies the function and then writes the clip's id."""
+def measured(folder: Path) -> list[str]:
+    """Ids of the clips that were really measured, in the order of time."""
+    log = folder / MEASURED
+    return log.read_text().split() if log.exists() else []
+
+
+def noted(folder: Path, function: Callable[[ClipFile], object], job: ClipFile) -> object:
+    """Applies the function, once it is allowed, and then writes the clip's id."""
+    allowed = folder / ALLOWED
+    while allowed.exists() and len(measured(folder)) >= int(allowed.read_text() or 0):
+        time.sleep(0.01)
     value = function(job)
-    with log.open("a") as file:
+    with (folder / MEASURED).open("a") as file:
         file.write(f"{job.clip_id}\n")
     return value
 
@@ -53,7 +66,7 @@ def main(folder: Path) -> None:
     kept_scores.CLIPS_PER_CHUNK = CLIPS_PER_CHUNK
 
     def run(function: Callable, items: Sequence, limits: Limits, description: str) -> Iterator[Outcome]:
-        return run_guarded(partial(counted_scoring.noted, folder / MEASURED, function), items, limits, description)
+        return run_guarded(partial(counted_scoring.noted, folder, function), items, limits, description)
 
     outputs = folder / "scores.parquet", folder / "strips.parquet"
     scoring.score(Score(short_side_pixels=64), folder, folder / "clips.parquet", *outputs, run)

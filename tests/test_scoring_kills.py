@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.counted_scoring import CLIPS_PER_CHUNK, MEASURED, write_corpus
+from tests.counted_scoring import ALLOWED, CLIPS_PER_CHUNK, MEASURED, measured, write_corpus
 from tests.small_project import ROOT, wait_until
 
 from omnihuman.data.manifest import read_table
@@ -30,12 +30,6 @@ def start(folder: Path) -> psutil.Popen:
     return psutil.Popen([sys.executable, "-m", "tests.counted_scoring", str(folder)], env=environment)
 
 
-def measured(folder: Path) -> list[str]:
-    """Ids of the clips that were really measured, in the order of time."""
-    log = folder / MEASURED
-    return log.read_text().split() if log.exists() else []
-
-
 def kept(folder: Path) -> set[str]:
     """Ids of the clips whose scores lie in files."""
     names = {key_of_clip(clip_id, None): clip_id for clip_id in read_table(folder / "clips.parquet")["clip_id"]}
@@ -52,9 +46,15 @@ def tables(folder: Path) -> list[bytes]:
     return [(folder / f"{name}.parquet").read_bytes() for name in ("scores", "strips")]
 
 
-def await_more(folder: Path, step: psutil.Popen, number: int) -> None:
-    """Until so many more clips are measured."""
+def allow(folder: Path, number: int) -> int:
+    """Lets so many more clips be measured, and those that the workers hold; returns how many there will be at least."""
     wanted = len(measured(folder)) + number
+    (folder / ALLOWED).write_text(str(wanted + WORKERS))
+    return wanted
+
+
+def await_more(folder: Path, step: psutil.Popen, wanted: int) -> None:
+    """Until so many clips are measured."""
     assert wait_until(lambda: len(measured(folder)) >= wanted or step.poll() is not None, 300)
     assert step.poll() is None, "the step ended before it could be killed"
 
@@ -68,7 +68,7 @@ def kills(request: pytest.FixtureRequest) -> int:
 def uninterrupted(kills: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus that has been scored."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    write_corpus(folder, 8 + 4 * kills)
+    write_corpus(folder, 8 * (1 + kills))
     assert start(folder).wait() == 0
     assert sorted(measured(folder)) == read_table(folder / "clips.parquet")["clip_id"].tolist()
     return folder
@@ -83,13 +83,16 @@ def folder(uninterrupted: Path, tmp_path: Path) -> Path:
 
 def test_what_a_killed_worker_had_in_work_is_measured_by_another(kills: int, uninterrupted: Path, folder: Path) -> None:
     moments = random.Random(kills)
+    wanted = allow(folder, 3)
     step = start(folder)
     for _ in range(kills):
-        await_more(folder, step, 3)  # so that no clip is hit three times, after which it is an error
+        await_more(folder, step, wanted)  # so that no clip is hit three times, after which it is an error
         time.sleep(moments.uniform(0, 0.1))
         alive = workers(step)
         assert alive, "no worker is left to be killed"
         moments.choice(alive).kill()
+        wanted = allow(folder, 3)
+    (folder / ALLOWED).unlink()
     assert step.wait() == 0
     assert tables(folder) == tables(uninterrupted)
     times = Counter(measured(folder))
@@ -102,8 +105,9 @@ def test_a_killed_step_measures_nothing_again_that_was_kept(kills: int, uninterr
     lost = 0
     for _ in range(kills):
         before, finished = len(measured(folder)), kept(folder)
+        wanted = allow(folder, moments.randint(1, 4))
         step = start(folder)
-        await_more(folder, step, moments.randint(1, 4))
+        await_more(folder, step, wanted)
         time.sleep(moments.uniform(0, 0.1))
         family = step.children(recursive=True)
         step.kill()
@@ -112,6 +116,7 @@ def test_a_killed_step_measures_nothing_again_that_was_kept(kills: int, uninterr
         now = measured(folder)[before:]
         assert not finished & set(now)
         lost += len(set(now) - kept(folder))
+    (folder / ALLOWED).unlink()
     before, finished = len(measured(folder)), kept(folder)
     assert start(folder).wait() == 0
     assert not finished & set(measured(folder)[before:])
