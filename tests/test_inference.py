@@ -13,10 +13,13 @@ from tests.tiny import DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.encoders.video_codec import num_latent_frames
 from omnihuman.errors import UserError
-from omnihuman.inference.long_video import VideoInputs, generate_video, num_segments
+from omnihuman.inference.activation import active_conditions
+from omnihuman.inference.chaining import VideoInputs, num_segments
+from omnihuman.inference.generator import Generator, load_generator
+from omnihuman.inference.long_video import generate_video
 from omnihuman.inference.provenance import Provenance, sidecar_path
-from omnihuman.inference.render import RenderRequest, load_generator, record_rendered, render
-from omnihuman.inference.segment import Generator
+from omnihuman.inference.render import record_rendered, render
+from omnihuman.inference.request import RenderRequest
 from omnihuman.media.picture import read_picture
 from omnihuman.model.checkpoint import save_model
 from omnihuman.storage.files import file_sha256
@@ -37,8 +40,8 @@ def inputs(num_frames: int) -> VideoInputs:
         reference_keypoints=np.zeros((17, 3), np.float32),
         text=random.standard_normal((2, 64)).astype(np.float32),
         speech=random.standard_normal((num_frames, 1, WIDTHS.speech_width)).astype(np.float32),
-        audio=True,
-        keypoints=None,
+        keypoints=np.zeros((1, 17, 3), np.float32),
+        active=active_conditions(audio=True, pose=False),
     )
 
 

@@ -22,7 +22,9 @@ from tests.tiny import DESCRIPTION, random_model
 from omnihuman import cli
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
-from omnihuman.inference.render import RenderRequest, load_generator, record_rendered, render
+from omnihuman.inference.generator import load_generator
+from omnihuman.inference.render import record_rendered, render
+from omnihuman.inference.request import RenderRequest
 from omnihuman.model.checkpoint import save_model
 from omnihuman.registry.aliases import versions
 from omnihuman.registry.origin import read_trained

@@ -13,8 +13,10 @@ from tests.batches import PARAMS, moments, prepared, random_version, states, sub
 from tests.tiny import DESCRIPTION, random_model
 
 from omnihuman.errors import UserError
+from omnihuman.inference.generator import load_generator
 from omnihuman.inference.provenance import Provenance
-from omnihuman.inference.render import RenderRequest, load_generator, render
+from omnihuman.inference.render import render
+from omnihuman.inference.request import RenderRequest
 from omnihuman.media.probe import probe
 from omnihuman.model.checkpoint import save_model
 from omnihuman.registry.versions import ModelVersion

@@ -62,7 +62,9 @@ def _render(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from omnihuman.config.load import load_params
-    from omnihuman.inference.render import RenderRequest, load_generator, record_rendered, render
+    from omnihuman.inference.generator import load_generator
+    from omnihuman.inference.render import record_rendered, render
+    from omnihuman.inference.request import RenderRequest
 
     params = load_params()
     request = RenderRequest(

@@ -23,7 +23,7 @@ def held_out_probe(stage: Stage, params: Params, encoded: Path) -> Probe | None:
 
     from omnihuman.data.shards import Encoders
     from omnihuman.evaluation.probe import probe
-    from omnihuman.inference.segment import Generator
+    from omnihuman.inference.generator import Generator
     from omnihuman.model.omnihuman import OmniHumanTransformer
 
     def run(model: OmniHumanTransformer, _: int, folder: Path) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from omnihuman.data.shards import EncodedClip, Encoders
 from omnihuman.data.speech_features import with_speech
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.encoders.video_codec import num_frames
-from omnihuman.inference.segment import Generator
+from omnihuman.inference.generator import Generator
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from omnihuman.config.schema.evaluate import Evaluate
 from omnihuman.evaluation.figures import pose_figures, sound_figures
 from omnihuman.evaluation.held_out import GeneratedClip, generate, held_out_windows
 from omnihuman.evaluation.pictures import contact_sheet, side_by_side
-from omnihuman.inference.segment import Generator
+from omnihuman.inference.generator import Generator
 
 NUM_CLIPS = 4
 _CONFIG = Evaluate(batch_size=NUM_CLIPS, num_resamples=200)

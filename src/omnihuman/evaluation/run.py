@@ -11,7 +11,7 @@ from omnihuman.config.schema.evaluate import Evaluate, Sampling
 from omnihuman.evaluation.figures import PoseFigures, SoundFigures, pose_figures, sound_figures
 from omnihuman.evaluation.held_out import GeneratedClip, HeldOut, generate, held_out_windows
 from omnihuman.evaluation.pictures import contact_sheet, plot_following, side_by_side
-from omnihuman.inference.segment import Generator
+from omnihuman.inference.generator import Generator
 from omnihuman.model.checkpoint import load_model
 from omnihuman.storage.files import publish, publish_folder
 

@@ -12,8 +12,10 @@ from scipy.io import wavfile
 from omnihuman.config.load import load_params
 from omnihuman.data.manifest import SOURCES_TABLE, read_table, source_path
 from omnihuman.encoders.speech import SAMPLE_RATE
+from omnihuman.inference.generator import load_generator
 from omnihuman.inference.provenance import ModelIdentity, record
-from omnihuman.inference.render import RenderRequest, load_generator, parameters, render
+from omnihuman.inference.render import parameters, render
+from omnihuman.inference.request import RenderRequest
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded

@@ -14,7 +14,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from omnihuman.config.load import read_yaml
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.strict import instantiate
-from omnihuman.inference.render import RenderRequest, load_generator, render
+from omnihuman.inference.generator import load_generator
+from omnihuman.inference.render import render
+from omnihuman.inference.request import RenderRequest
 
 
 class OmniHumanModel(PythonModel):

@@ -18,8 +18,11 @@ import torch
 
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
+from omnihuman.inference.generator import LoadedGenerator, load_generator
+from omnihuman.inference.output import RenderedVideo
 from omnihuman.inference.provenance import ModelIdentity, Provenance
-from omnihuman.inference.render import LoadedGenerator, RenderedVideo, RenderRequest, load_generator, render
+from omnihuman.inference.render import render
+from omnihuman.inference.request import RenderRequest
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.rendering.ledger import Lease, Ledger, LedgerError
@@ -141,7 +144,7 @@ class _Worker:
         sampling = Sampling(**{name: values[name] for name in Sampling.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
         config = Render(**{name: values[name] for name in Render.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
         files = {role: Path(file) for role, file in item.files.items()}
-        request = RenderRequest(output=path, text=str(values["text"]), seed=int(values["seed"]), **files)
+        request = RenderRequest.of(files, path, str(values["text"]), int(values["seed"]))
         video = render(
             request, replace(self.generator, sampling=sampling), config, lambda finished, total: still_ours()
         )

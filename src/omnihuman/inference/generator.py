@@ -1,7 +1,8 @@
-"""One segment: from noise to latents under conditions."""
+"""A trained model with its encoders, which makes one segment at a time: from noise to latents under conditions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from omnihuman.encoders.speech import SpeechEncoder
 from omnihuman.encoders.text import TextEncoder
 from omnihuman.encoders.video_codec import VideoCodec
 from omnihuman.keyed_random import generator
+from omnihuman.model.checkpoint import WEIGHTS, load_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
+from omnihuman.storage.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,23 @@ class Generator:
 
         latents = euler(velocity, noise, sampling_schedule(sampling.num_steps, sampling.shift))
         return put_back(latents, conditions.motion, motion_mask(conditions.motion_on, num_latents))
+
+
+@dataclass(frozen=True)
+class LoadedGenerator(Generator):
+    """A generator that knows which weights it holds and what they were trained on."""
+
+    modalities: tuple[str, ...]
+    sha256: str
+    """Of the file of weights."""
+
+
+def load_generator(folder: Path, sampling: Sampling) -> LoadedGenerator:
+    """Loads a trained model once, for any number of renderings.
+
+    Raises:
+        UserError: the folder holds no model, or one that does not fit its description.
+    """
+    network, description = load_model(folder)
+    sha256 = file_sha256(folder / WEIGHTS)
+    return LoadedGenerator(network, description.encoders, sampling, description.modalities, sha256)
