@@ -5,6 +5,7 @@ eight, and 4k + 1 frames. A latent never depends on a later frame.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,10 @@ class VideoCodec(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, T, h, w] to video [B, 3, F, H, W], not clamped."""
+        ...
+
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields 1 and then 4, 4, ... frames [B, 3, n, H, W], not clamped, for latent frames [B, C, 1, h, w]."""
         ...
 
 
@@ -126,11 +131,21 @@ class CosineCodec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """[B, C, T, h, w] to [B, 3, F, H, W], not clamped."""
-        batch, _, num_latents, height, width = latents.shape
-        blocks = torch.einsum("bkThw,kctvu->bcTthvwu", latents, self._synthesis.to(latents))
-        video = blocks.reshape(batch, 3, num_latents * TEMPORAL_FACTOR, height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
+        video = self._synthesise(latents)
         first = video[:, :, :TEMPORAL_FACTOR].mean(dim=2, keepdim=True)
         return torch.cat([first, video[:, :, TEMPORAL_FACTOR:]], dim=2)
+
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `VideoCodec.decode_stream`; nothing is carried from one latent frame to the next."""
+        for number, latent in enumerate(latents):
+            frames = self._synthesise(latent)
+            yield frames if number else frames.mean(dim=2, keepdim=True)
+
+    def _synthesise(self, latents: Tensor) -> Tensor:
+        """[B, C, T, h, w] to [B, 3, 4 T, H, W]."""
+        batch, _, num_latents, height, width = latents.shape
+        blocks = torch.einsum("bkThw,kctvu->bcTthvwu", latents, self._synthesis.to(latents))
+        return blocks.reshape(batch, 3, num_latents * TEMPORAL_FACTOR, height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
 
 
 def check_video_shape(num_frames: int, height: int, width: int) -> None:
