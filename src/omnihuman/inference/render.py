@@ -15,7 +15,7 @@ from omnihuman.inference.long_video import VideoJob, generate_video
 from omnihuman.inference.output import RenderedVideo, write_rendered
 from omnihuman.inference.provenance import ModelIdentity, Parameters, Provenance, content_id, record
 from omnihuman.inference.request import RenderRequest
-from omnihuman.storage.files import file_sha256
+from omnihuman.storage.files import file_sha256, remove_abandoned
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 
 Progress = Callable[[int, int], None]
@@ -36,6 +36,7 @@ def render(request: RenderRequest, generator: LoadedGenerator, config: Render, p
     inputs = read_inputs(request, generator)
     warn_of_untrained(inputs.video.active, generator.modalities)
     with held_work_folder(_work_key(request, generator, config)) as folder:
+        remove_abandoned(request.output)
         job = VideoJob(inputs.video, request.seed, KeptSegments(folder))
         frames = _frames(generator, job, config, progress)
         video = write_rendered(request.output, frames, inputs, generator.encoders.fps, config)
