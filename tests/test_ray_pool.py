@@ -1,4 +1,4 @@
-"""Ray gives what the local pool gives; where the optional package is missing, this is skipped."""
+"""Ray gives what the local pool gives, and says so where it cannot."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from tests.counted_scoring import write_corpus
 from tests.test_published_encode import inputs_of
 
@@ -20,8 +21,7 @@ from omnihuman.errors import UserError
 from omnihuman.media.ray_pool import run_on_ray
 from omnihuman.media.worker import Limits, RunGuarded, run_guarded
 
-ray = pytest.importorskip("ray", reason="the optional package ray is not installed: pip install '.[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +60,7 @@ def test_outcomes_are_those_of_the_local_pool_and_a_hanging_decoder_is_killed() 
 
 
 def test_tables_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_corpus(tmp_path, 10)
+    write_corpus(tmp_path, 5)
     (tmp_path / "v003.mp4").write_bytes(b"no video")
 
     def tables(name: str, run: RunGuarded) -> list[bytes]:
