@@ -74,7 +74,7 @@ def drawn_clip(folder: Path) -> ClipFile:
     (plan,) = plan_corpus(corpus, 0)
     write_clip(plan, folder, folder / "truth")
     keypoints = next(folder.glob("*.keypoints*"), None)
-    return ClipFile("clip", next(folder.glob("*.mp4")), keypoints, 0.0, 0.8 * CLIP_SECONDS)
+    return ClipFile("clip", "video", next(folder.glob("*.mp4")), keypoints, 0.0, 0.8 * CLIP_SECONDS)
 
 
 def seconds_of(scorer: Scorer, config: Score, clip: ClipFile, repetitions: int) -> tuple[float, float]:
