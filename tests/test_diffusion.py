@@ -1,6 +1,8 @@
 """Path, noise levels, solver and guidance against closed forms."""
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.diffusion.guidance import annealed, guided_velocity
 from omnihuman.diffusion.loss import flow_matching_loss
 from omnihuman.diffusion.path import noisy_latents, velocity
-from omnihuman.diffusion.solver import euler
-from omnihuman.diffusion.timesteps import sampling_schedule, shifted, sigma_from_normal
+from omnihuman.diffusion.solver import SOLVERS
+from omnihuman.diffusion.timesteps import sampling_schedule, shift_by_tokens, shifted, sigma_from_normal
 
 
 def test_sigma_one_is_noise_and_zero_is_data():
@@ -31,16 +33,49 @@ def test_shift_keeps_the_ends_and_moves_towards_noise():
     assert sigma_from_normal(torch.tensor(0.0), Diffusion(logit_normal_mean=0.0)) == 0.5
 
 
-def test_euler_is_exact_on_straight_paths_and_first_order_on_curved_ones():
+def gaussian_velocity(x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
+    """E[eps - x0 | x] for data from a normal distribution with mean 1 and standard deviation 0.5."""
+    level = sigma.unsqueeze(1)
+    variance = (0.5 * (1 - level)) ** 2 + level**2
+    return (level - 0.25 * (1 - level)) / variance * (x - (1 - level)) - 1.0
+
+
+def solved(solver: str, num_steps: int, shift: float) -> float:
+    """The largest error at sigma 0: the flow of normal data moves x to 1 + 0.5 x."""
+    noise = torch.linspace(-2.0, 2.0, 9, dtype=torch.float64)[:, None]
+    data = SOLVERS[solver](gaussian_velocity, noise, sampling_schedule(num_steps, shift))
+    return float((data - (1 + 0.5 * noise)).abs().max())
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("adams_bashforth", 2)])
+@pytest.mark.parametrize("shift", [1.0, 0.5])
+def test_the_order_of_a_solver_on_normal_data(solver: str, order: int, shift: float) -> None:
+    errors = [solved(solver, num_steps, shift) for num_steps in (64, 128, 256)]
+    for coarse, fine in pairwise(errors):
+        assert coarse / fine == pytest.approx(2.0**order, rel=0.05), errors
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [("euler", 8), ("heun", 15), ("adams_bashforth", 8)])
+def test_solvers_are_exact_on_straight_paths_and_evaluate_above_zero_only(solver: str, evaluations: int) -> None:
     data, noise = torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([[-1.0]], dtype=torch.float64)
-    straight = euler(lambda x, sigma, step: noise - data, noise, sampling_schedule(3, 1.0))
-    torch.testing.assert_close(straight, data)
-    # dx / dsigma = x has x(0) = x(1) / e.
-    errors = [
-        float(euler(lambda x, s, step: x, torch.ones(1, 1).double(), sampling_schedule(n, 1.0)) - torch.e**-1)
-        for n in (50, 100)
-    ]
-    assert errors[0] / errors[1] == pytest.approx(2.0, rel=0.03)
+    levels: list[tuple[float, int]] = []
+
+    def velocity(x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
+        levels.append((sigma.item(), step))
+        return noise - data
+
+    schedule = sampling_schedule(8, 3.0)
+    torch.testing.assert_close(SOLVERS[solver](velocity, noise, schedule), data)
+    assert len(levels) == evaluations and min(sigma for sigma, _ in levels) > 0
+    assert [step for _, step in levels] == sorted(step for _, step in levels)
+    assert {schedule[step].item() for _, step in levels} <= {sigma for sigma, _ in levels}
+
+
+def test_the_shift_of_a_picture_grows_with_its_tokens_and_ends_where_it_was_fitted() -> None:
+    assert [shift_by_tokens(number) for number in (256, 2176, 4096)] == pytest.approx(
+        [math.exp(0.5), math.exp(0.825), math.exp(1.15)]
+    )
+    assert shift_by_tokens(36864) == shift_by_tokens(4096) > shift_by_tokens(3600) > shift_by_tokens(64) > 1
 
 
 def test_given_frames_carry_no_loss():

@@ -9,6 +9,7 @@ from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
+from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.score import Score
@@ -47,6 +48,7 @@ _LISTS = (".txt", ".parquet", ".csv")
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
+_SOLVERS = ("euler", "heun", "adams_bashforth")
 _ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -77,6 +79,7 @@ def check(params: Params) -> None:
         *_check_model(params.model),
         *_check_training(params.training),
         *_check_compute(params.compute, params.training),
+        *_check_sampling(params.sampling),
         *check_stages(params.stages, params.encode),
     ]
     if problems:
@@ -250,6 +253,14 @@ def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
         yield f"compute.offload is {compute.offload}: only zero2 and zero3 can, set compute.strategy"
     if compute.offload == "all" and compute.strategy != "zero3":
         yield "compute.offload is all: only zero3 divides the weights, set compute.strategy=zero3 or offload=optimizer"
+
+
+def _check_sampling(sampling: Sampling) -> Iterator[str]:
+    yield from _check_choices("sampling", sampling, {"solver": _SOLVERS})
+    if sampling.shift <= 0:
+        yield f"sampling.shift is {sampling.shift:g}: set it above 0, 1 for none"
+    elif sampling.shift_by_tokens and sampling.shift != 1:
+        yield f"sampling.shift is {sampling.shift:g}: sampling.shift_by_tokens sets it, leave it at 1"
 
 
 def _check_choices(section: str, config: Any, choices: dict[str, tuple[str, ...]]) -> Iterator[str]:

@@ -13,8 +13,8 @@ from omnihuman.conditions.motion_frames import motion_mask, put_back
 from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.data.shards import Encoders
 from omnihuman.diffusion.guidance import annealed, guided_velocity
-from omnihuman.diffusion.solver import euler
-from omnihuman.diffusion.timesteps import sampling_schedule
+from omnihuman.diffusion.solver import SOLVERS
+from omnihuman.diffusion.timesteps import sampling_schedule, shift_by_tokens
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.encoders.speech import SpeechEncoder
@@ -83,7 +83,9 @@ class Generator:
             )
             return guided_velocity(self.model, x, sigma, conditions, empty_text, text, audio)
 
-        latents = euler(velocity, noise, sampling_schedule(sampling.num_steps, sampling.shift))
+        num_tokens = height * width // self.model.config.patch_size**2
+        shift = shift_by_tokens(num_tokens) if sampling.shift_by_tokens else sampling.shift
+        latents = SOLVERS[sampling.solver](velocity, noise, sampling_schedule(sampling.num_steps, shift))
         return put_back(latents, conditions.motion, motion_mask(conditions.motion_on, num_latents))
 
 

@@ -13,6 +13,11 @@ class Sampling:
     guidance_end: float = 1.0
     """Scale at the last step; the annealing from the first is linear (OmniHuman-1, sec. 3.4)."""
     shift: float = 1.0
+    """Moves the steps' noise levels towards noise: SD3's static shift."""
+    solver: str = "euler"
+    """`euler`; `heun`, of second order, evaluates the model twice a step; `adams_bashforth`, of second order, once."""
+    shift_by_tokens: bool = False
+    """Instead of `shift`, one that grows with the picture: from 1.6 at 256 tokens to 3.2 at 4096."""
 
 
 @dataclass(frozen=True)
