@@ -12,7 +12,7 @@ from omnihuman.batch import Conditions
 from omnihuman.conditions.motion_frames import motion_mask, put_back
 from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.data.shards import Encoders
-from omnihuman.diffusion.guidance import annealed, guided_velocity
+from omnihuman.diffusion.guidance import branches, guided_velocity, scales
 from omnihuman.diffusion.solver import SOLVERS
 from omnihuman.diffusion.timesteps import sampling_schedule, shift_by_tokens
 from omnihuman.encoders import factory
@@ -77,11 +77,8 @@ class Generator:
         sampling = self.sampling
 
         def velocity(x: Tensor, sigma: Tensor, step: int) -> Tensor:
-            text, audio = (
-                annealed(first, min(first, sampling.guidance_end), step, sampling.num_steps)
-                for first in (sampling.guidance_text, sampling.guidance_audio)
-            )
-            return guided_velocity(self.model, x, sigma, conditions, empty_text, text, audio)
+            asked = branches(conditions, empty_text, *scales(sampling, step))
+            return guided_velocity(self.model, x, sigma, asked, sampling.guidance_batched)
 
         num_tokens = height * width // self.model.config.patch_size**2
         shift = shift_by_tokens(num_tokens) if sampling.shift_by_tokens else sampling.shift
