@@ -25,7 +25,7 @@ _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batc
 _MAY_BE_ZERO = (
     "warmup_steps", "profile_steps", "loader_workers", "keep_every_steps", "validate_every_steps", "probe_every_steps",
     "gradient_clip", "weight_decay", "guidance_annealing_steps", "guidance_text_steps", "guidance_text",
-    "guidance_audio", "guidance_end",
+    "guidance_audio", "guidance_end", "vae_tile_pixels",
 )  # fmt: skip
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
@@ -49,8 +49,11 @@ _LISTS = (".txt", ".parquet", ".csv")
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
-_SOLVERS = ("euler", "heun", "adams_bashforth")
-_ANNEALINGS = ("constant", "linear", "cosine")
+_SAMPLING = {
+    "solver": ("euler", "heun", "adams_bashforth"),
+    "guidance_annealing": ("constant", "linear", "cosine"),
+    "precision": ("float32", "bfloat16"),
+}
 _ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -259,7 +262,9 @@ def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
 
 def check_sampling(sampling: Sampling) -> Iterator[str]:
     """What is wrong with it, guidance that rises over the steps among it."""
-    yield from _check_choices("sampling", sampling, {"solver": _SOLVERS, "guidance_annealing": _ANNEALINGS})
+    yield from _check_choices("sampling", sampling, _SAMPLING)
+    if sampling.vae_tile_pixels % (4 * LATENT_PIXELS):
+        yield f"sampling.vae_tile_pixels is {sampling.vae_tile_pixels}: set a multiple of {4 * LATENT_PIXELS}, or 0"
     if sampling.shift <= 0:
         yield f"sampling.shift is {sampling.shift:g}: set it above 0, 1 for none"
     elif sampling.shift_by_tokens and sampling.shift != 1:

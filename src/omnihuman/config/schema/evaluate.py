@@ -26,6 +26,10 @@ class Sampling:
     """In so many first steps text is guided, then sound alone; 0: in all."""
     guidance_batched: bool = True
     """The branches of guidance as one batch; false: one after another, in less memory."""
+    precision: str = "float32"
+    """Of the model's weights and products while it denoises: `float32` or `bfloat16`."""
+    vae_tile_pixels: int = 0
+    """Side of the squares in which a published VAE works, to save memory; 0: as the data were encoded."""
 
 
 @dataclass(frozen=True)
