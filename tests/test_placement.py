@@ -28,7 +28,7 @@ def made_with(placement: Placement | None = None, **sampling: object) -> Tensor:
     """A segment with motion frames."""
     conditions = random_conditions(height=4, width=4)
     conditions = replace(conditions, motion_on=torch.tensor([True, False]))
-    asked = replace(SAMPLING, **sampling)  # pyright: ignore[reportArgumentType]
+    asked = replace(SAMPLING, **sampling)
     return Generator(random_model(), ENCODERS, asked, placement=placement or Placement()).segment(
         conditions, 3, [(1, "a"), (1, "b")]
     )
@@ -73,8 +73,8 @@ def test_the_copy_in_bfloat16_is_made_once_and_can_be_trained_on_beside_it() -> 
             with placement.denoising(model, "bfloat16") as network:
                 networks.append(network)
     assert networks[0] is networks[1] is not model
-    assert {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
-    assert {buffer.dtype for buffer in network.buffers()} == {torch.float32}
+    assert {weight.dtype for weight in networks[0].parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in networks[0].buffers()} == {torch.float32}
     sum(weight.sum() for weight in model.parameters()).backward()  # pyright: ignore[reportAttributeAccessIssue]
 
 
