@@ -126,7 +126,7 @@ def test_samples_in_midstream_share_a_pack_with_others():
         assert active.motion or sample.latents.shape[2] == 5
         samples.append(sample)
     assert 0.2 < np.mean([sample.latents.shape[2] == 4 for sample in samples]) < 0.3
-    model, few = random_model(), samples[:8]
+    model, few = random_model(), samples[:16]
     pack = pack_samples(few)
     assert {part.latents.shape[2] for part in pack} == {4, 5}
     together = sample_losses(model, pack, Diffusion())
