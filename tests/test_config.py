@@ -142,11 +142,32 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("training.optimizer=adam", ["training.optimizer", "'adam'", "adamw, muon"]),
         ("training.precision=bf16-true", ["training.precision", "'bf16-true'", "bf16-mixed"]),
         ("stages.1_text_image.steps=0", ["stages.1_text_image.steps is 0"]),
+        ("render.chaining=file", ["render.chaining", "'file'", "decoded_frames, latent_stream"]),
+        ("render.keep_colour=1.5", ["render.keep_colour is 1.5", "between 0 and 1"]),
     ],
 )
 def test_a_broken_rule_names_key_value_and_remedy(override: str, said: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         compose("demo", [override], CONF)
+    assert all(part in str(caught.value) for part in said), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["training.midstream_share=0.5", "stages.3_pose.phases={a: {num_frames: 9}}"],
+            ["stages.3_pose.phases.a.num_frames is 9", "at least 13", "training.midstream_share=0"],
+        ),
+        (
+            ["render.chaining=latent_stream", "render.keep_colour=0.5"],
+            ["render.keep_colour", "render.chaining=latent_stream", "set it to 0"],
+        ),
+    ],
+)
+def test_two_keys_that_do_not_go_together_are_both_named(overrides: list[str], said: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        compose("demo", overrides, CONF)
     assert all(part in str(caught.value) for part in said), str(caught.value)
 
 

@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import wavfile
-from tests.tiny import DESCRIPTION, ENCODERS, WIDTHS, random_conditions, random_model
+from tests.tiny import DESCRIPTION, ENCODERS, random_model
 
 from omnihuman.config.schema.evaluate import Render, Sampling
-from omnihuman.encoders.video_codec import num_latent_frames
 from omnihuman.errors import UserError
-from omnihuman.inference.activation import active_conditions
-from omnihuman.inference.chaining import VideoInputs, num_segments
-from omnihuman.inference.generator import Generator, load_generator
-from omnihuman.inference.long_video import generate_video
+from omnihuman.inference.generator import load_generator
 from omnihuman.inference.provenance import Provenance, sidecar_path
 from omnihuman.inference.render import record_rendered, render
 from omnihuman.inference.request import RenderRequest
@@ -26,52 +22,6 @@ from omnihuman.storage.files import file_sha256
 
 SAMPLING = Sampling(num_steps=2, guidance_audio=2.0)
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
-
-
-def generator() -> Generator:
-    return Generator(random_model(), ENCODERS, SAMPLING)
-
-
-def inputs(num_frames: int) -> VideoInputs:
-    random = np.random.default_rng(0)
-    return VideoInputs(
-        num_frames=num_frames,
-        reference=random.standard_normal((WIDTHS.latent_channels, 4, 4)).astype(np.float32),
-        reference_keypoints=np.zeros((17, 3), np.float32),
-        text=random.standard_normal((2, 64)).astype(np.float32),
-        speech=random.standard_normal((num_frames, 1, WIDTHS.speech_width)).astype(np.float32),
-        keypoints=np.zeros((1, 17, 3), np.float32),
-        active=active_conditions(audio=True, pose=False),
-    )
-
-
-@pytest.mark.parametrize(("frames", "segments"), [(1, 1), (9, 1), (10, 2), (13, 2), (14, 3), (100, 24)])
-def test_number_of_segments(frames: int, segments: int):
-    assert num_segments(frames, 9) == segments
-
-
-@pytest.mark.parametrize("frames", [1, 9, 10, 26])
-def test_long_video_has_exactly_the_asked_length(frames: int):
-    parts = list(generate_video(generator(), inputs(frames), seed=0))
-    assert sum(len(part) for part in parts) == frames
-    assert len(parts) == num_segments(frames, 9)
-    assert parts[0].shape[1:] == (32, 32, 3)
-    assert all(part.min() >= 0.0 and part.max() <= 1.0 for part in parts)
-
-
-def test_same_seed_same_video_and_another_seed_another():
-    first, again, other = (np.concatenate(list(generate_video(generator(), inputs(20), seed))) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).max() > 1e-3
-
-
-def test_noise_belongs_to_the_segment_and_not_to_its_batch():
-    conditions = random_conditions(height=4, width=4)
-    together = generator().segment(conditions, num_latent_frames(9), [(1, "a"), (1, "b")])
-    swapped = generator().segment(conditions, num_latent_frames(9), [(1, "b"), (1, "a")])
-    assert (together - swapped).abs().max() > 1e-3
-    again = generator().segment(conditions, num_latent_frames(9), [(1, "a"), (1, "b")])
-    np.testing.assert_array_equal(together, again)
 
 
 @pytest.fixture

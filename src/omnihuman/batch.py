@@ -107,7 +107,7 @@ class Conditions:
     speech: Tensor  # [B, T, A, speech layers, speech width], each latent frame's own window
     speech_mask: Tensor  # bool [B, T, A]
     audio_on: Tensor  # bool [B]
-    keypoints: Tensor  # [B, F, K, 3]
+    keypoints: Tensor  # [B, F, K, 3]; F = 4 T where the segment continues a stream of latents
     pose_on: Tensor  # bool [B]
     motion: Tensor  # [B, C, M, h, w], clean latents of the motion frames
     motion_on: Tensor  # bool [B]

@@ -29,7 +29,7 @@ class SegmentInputs:
     reference: np.ndarray  # [C, h, w]
     reference_keypoints: np.ndarray  # [K, 3]; zeros where not known
     speech: SpeechWindows
-    keypoints: np.ndarray  # [F, K, 3]
+    keypoints: np.ndarray  # [F, K, 3]; F = 4 T in mid-stream
     motion: np.ndarray  # [C, M, h, w]
 
 

@@ -24,13 +24,17 @@ class SpeechWindows:
     mask: np.ndarray  # bool [T, A], False beyond the sound and at surplus places
 
 
-def speech_windows(features: np.ndarray, start: int, num_latents: int) -> SpeechWindows:
+def speech_windows(features: np.ndarray, start: int, num_latents: int, *, in_midstream: bool = False) -> SpeechWindows:
     """Cuts the windows of a segment that begins at video frame `start` out of a clip's features [F, layers, width].
 
     Latent t > 0 covers frames 4t - 3 .. 4t of the segment, latent 0 covers frame 0.
+
+    Args:
+        in_midstream: the segment continues a stream of latents, so that latent 0 covers the frames -3 .. 0.
     """
     last = start + TEMPORAL_FACTOR * np.arange(num_latents)
-    first = np.where(np.arange(num_latents) == 0, last, last - TEMPORAL_FACTOR + 1)
+    alone = (np.arange(num_latents) == 0) & (not in_midstream)
+    first = np.where(alone, last, last - TEMPORAL_FACTOR + 1)
     frames = (first - NEIGHBOURS)[:, None] + np.arange(WINDOW)
     mask = (frames <= (last + NEIGHBOURS)[:, None]) & (frames >= 0) & (frames < len(features))
     gathered = features[np.clip(frames, 0, len(features) - 1)] * mask[..., None, None]

@@ -113,7 +113,10 @@ class PoseCondition(nn.Module):
             layer.weight.data.mul_(times)
 
     def forward(self, keypoints: Tensor, pose_on: Tensor, height: int, width: int) -> Tensor:
-        """Keypoints [B, F, K, 3] of F = 4 (T - 1) + 1 frames to [B, P, T, height, width]; zeros where pose is off.
+        """Keypoints [B, F, K, 3] to [B, P, T, height, width]; zeros where pose is off.
+
+        F = 4 (T - 1) + 1, or 4 T in mid-stream, where the first latent covers four frames like the others.
+
 
         In training it computes also where no pose is on, with nothing: see `OmniHumanTransformer.forward_packed`.
         """
@@ -130,7 +133,9 @@ class PoseCondition(nn.Module):
         frames = self.conv_2(functional.silu(self.conv_1(maps.to(self.conv_1.weight.dtype)))).unflatten(
             0, (batch, num_frames)
         )
-        first = frames[:, :1].expand(-1, TEMPORAL_FACTOR, -1, -1, -1)
-        frames = torch.cat([first, frames[:, 1:]], dim=1).unflatten(1, (-1, TEMPORAL_FACTOR))
+        if num_frames % TEMPORAL_FACTOR:
+            first = frames[:, :1].expand(-1, TEMPORAL_FACTOR, -1, -1, -1)
+            frames = torch.cat([first, frames[:, 1:]], dim=1)
+        frames = frames.unflatten(1, (-1, TEMPORAL_FACTOR))
         joined = self.join(functional.silu(frames.flatten(2, 3).flatten(0, 1)))
         return joined.unflatten(0, (batch, frames.shape[1]))

@@ -9,7 +9,7 @@ from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
-from omnihuman.config.schema.evaluate import Sampling
+from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.score import Score
@@ -66,7 +66,7 @@ _COMPUTE = {
 }
 _SHARE_ENDINGS = (
     "_share", "_eligible", "_fraction", ".share", "activate.text", "activate.reference", "activate.audio",
-    "activate.pose", "guidance_dropout.everything", "guidance_dropout.text",
+    "activate.pose", "guidance_dropout.everything", "guidance_dropout.text", "render.keep_colour",
 )  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def check(params: Params) -> None:
         *_check_collect(params.collect),
         *_check_split(params.split),
         *_check_score(params.score),
+        *_check_render(params.render),
         *_check_choices("caption", params.caption, {"method": ("none", "template", "blip")}),
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
@@ -85,7 +86,7 @@ def check(params: Params) -> None:
         *_check_training(params.training),
         *_check_compute(params.compute, params.training),
         *check_sampling(params.sampling),
-        *check_stages(params.stages, params.encode),
+        *check_stages(params.stages, params.training, params.encode),
     ]
     if problems:
         raise UserError("\n".join(problems))
@@ -258,6 +259,14 @@ def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
         yield f"compute.offload is {compute.offload}: only zero2 and zero3 can, set compute.strategy"
     if compute.offload == "all" and compute.strategy != "zero3":
         yield "compute.offload is all: only zero3 divides the weights, set compute.strategy=zero3 or offload=optimizer"
+
+
+def _check_render(render: Render) -> Iterator[str]:
+    yield from _check_choices("render", render, {"chaining": ("decoded_frames", "latent_stream")})
+    if render.chaining == "latent_stream" and render.keep_colour > 0:
+        yield (
+            "render.keep_colour acts on decoded motion frames, which render.chaining=latent_stream has not: set it to 0"
+        )
 
 
 def check_sampling(sampling: Sampling) -> Iterator[str]:

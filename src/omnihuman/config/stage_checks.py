@@ -5,17 +5,21 @@ from dataclasses import asdict
 from itertools import pairwise
 
 from omnihuman.config.schema.encode import Encode
-from omnihuman.config.schema.stage import Stage
+from omnihuman.config.schema.stage import Stage, Training
 
 SHORTEST_WINDOW = 9
 """Frames of a segment that adds something to the five motion frames."""
+SHORTEST_MIDSTREAM_WINDOW = 13
+"""The same in mid-stream, where the first latent is left out and two cover eight motion frames."""
 STRENGTH = ("text", "reference", "audio", "pose")
 """From the weakest condition to the strongest (OmniHuman-1, sec. 3.3)."""
 _SIZES = ("one_size", "native")
 
 
-def check_stages(stages: dict[str, Stage], encode: Encode) -> Iterator[str]:
+def check_stages(stages: dict[str, Stage], training: Training, encode: Encode) -> Iterator[str]:
     """One line per rule that is broken."""
+    if training.midstream_share > 0:
+        yield from _check_midstream(stages, encode)
     yield from _check_parents(stages)
     yield from _check_activations(stages)
     yield from _check_phases(stages, encode)
@@ -94,3 +98,16 @@ def _check_phases(stages: dict[str, Stage], encode: Encode) -> Iterator[str]:
                 yield f"{where}: five are motion frames, set at least {SHORTEST_WINDOW}, or 1 for pictures"
             elif phase.num_frames is not None and phase.num_frames > encode.num_frames:
                 yield f"{where}: windows were encoded with {encode.num_frames} (encode.num_frames), set at most that"
+
+
+def _check_midstream(stages: dict[str, Stage], encode: Encode) -> Iterator[str]:
+    lengths = {"encode.num_frames": encode.num_frames} | {
+        f"stages.{name}.phases.{key}.num_frames": phase.num_frames
+        for name, stage in stages.items()
+        for key, phase in stage.phases.items()
+        if phase.num_frames is not None and phase.num_frames > 1
+    }
+    for where, length in lengths.items():
+        if length < SHORTEST_MIDSTREAM_WINDOW:
+            least = f"samples in mid-stream need at least {SHORTEST_MIDSTREAM_WINDOW}"
+            yield f"{where} is {length}: {least}; raise it, or set training.midstream_share=0"

@@ -105,6 +105,8 @@ class LoadedGenerator(Generator):
     modalities: tuple[str, ...]
     sha256: str
     """Of the file of weights."""
+    continues_streams: bool = False
+    """Whether it was trained on samples in mid-stream."""
 
 
 def load_generator(folder: Path, sampling: Sampling) -> LoadedGenerator:
@@ -116,4 +118,12 @@ def load_generator(folder: Path, sampling: Sampling) -> LoadedGenerator:
     placement = Placement.from_environment()
     network, description = load_model(folder)
     sha256 = file_sha256(folder / WEIGHTS)
-    return LoadedGenerator(network, description.encoders, sampling, description.modalities, sha256, placement=placement)
+    return LoadedGenerator(
+        network,
+        description.encoders,
+        sampling,
+        description.modalities,
+        sha256,
+        description.midstream_share > 0,
+        placement=placement,
+    )

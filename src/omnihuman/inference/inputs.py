@@ -18,6 +18,7 @@ from omnihuman.inference.activation import active_conditions
 from omnihuman.inference.chaining import VideoInputs
 from omnihuman.inference.generator import Generator
 from omnihuman.inference.request import RenderRequest
+from omnihuman.inference.speech_track import SpeechTrack
 from omnihuman.media.picture import read_picture, resize_picture
 from omnihuman.media.sound import read_sound
 from omnihuman.media.worker import Limits, run_guarded
@@ -52,15 +53,12 @@ def read_inputs(request: RenderRequest, generator: Generator) -> RenderInputs:
     pose = _read_pose(request.pose, encoders, num_frames) if request.pose else None
     known = _read_pose(request.image_pose, encoders, 1)[0] if request.image_pose else None
     num_frames = num_frames or (0 if pose is None else len(pose))
-    speech = np.zeros((num_frames, encoders.speech_layers, encoders.speech_width), np.float32)
-    if sound:
-        speech = generator.speech_encoder().encode(sound, num_frames, encoders.fps)
     video = VideoInputs(
         num_frames=num_frames,
         reference=_encode_picture(generator, resize_picture(picture, width, height)),
         reference_keypoints=np.zeros((encoders.num_keypoints, 3), np.float32) if known is None else known,
         text=generator.text_encoder().encode(request.text),
-        speech=speech,
+        speech=SpeechTrack(generator.speech_encoder(), sound, num_frames, encoders.fps),
         keypoints=np.zeros((1, encoders.num_keypoints, 3), np.float32) if pose is None else pose,
         active=active_conditions(sound is not None, pose is not None, request.conditions),
     )

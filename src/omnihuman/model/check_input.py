@@ -9,7 +9,7 @@ from omnihuman.batch import Conditions, ModelInput, Widths
 from omnihuman.conditions.audio import WINDOW
 from omnihuman.conditions.motion_frames import NUM_MOTION_LATENTS
 from omnihuman.config.schema.model import Model
-from omnihuman.encoders.video_codec import SPATIAL_FACTOR, num_frames
+from omnihuman.encoders.video_codec import SPATIAL_FACTOR, TEMPORAL_FACTOR, num_frames
 
 
 def check_input(given: ModelInput, config: Model, widths: Widths) -> None:
@@ -37,6 +37,8 @@ def _problems(given: ModelInput, config: Model, widths: Widths) -> Iterator[str]
     if conditions.text.dim() != 3:
         yield f"conditions.text is {_shape(conditions.text)}: expected [{batch}, any, {widths.text_width}]"
         return
+    in_midstream = conditions.keypoints.shape[1:2] == (TEMPORAL_FACTOR * num_latents,)
+    frames = TEMPORAL_FACTOR * num_latents if in_midstream else num_frames(num_latents)
     expected: dict[str, tuple[int | None, ...]] = {
         "text": (batch, None, widths.text_width),
         "text_mask": (batch, conditions.text.shape[1]),
@@ -44,7 +46,7 @@ def _problems(given: ModelInput, config: Model, widths: Widths) -> Iterator[str]
         "reference_keypoints": (batch, widths.num_keypoints, 3),
         "speech": (batch, num_latents, WINDOW, widths.speech_layers, widths.speech_width),
         "speech_mask": (batch, num_latents, WINDOW),
-        "keypoints": (batch, num_frames(num_latents), widths.num_keypoints, 3),
+        "keypoints": (batch, frames, widths.num_keypoints, 3),
         "motion": (batch, channels, None if num_latents < NUM_MOTION_LATENTS else NUM_MOTION_LATENTS, height, width),
     }
     flags: dict[str, tuple[int | None, ...]] = dict.fromkeys(

@@ -40,6 +40,7 @@ class SampleSettings:
     reference_pose_share: float
     max_text_tokens: int
     diffusion: Diffusion
+    midstream_share: float = 0.0
 
 
 def training_samples(encoded: Path) -> pd.DataFrame:
@@ -104,6 +105,12 @@ def drawn_conditions(settings: SampleSettings, draw: Draw, *, has_audio: bool, h
         text_only=draw.text_only,
         is_picture=draw.is_picture,
     )
+
+
+def starts_in_midstream(settings: SampleSettings, index: int, active: ActiveConditions) -> bool:
+    """Whether a sample's motion frames are two latents of four frames each, from the middle of a stream of latents."""
+    key = (settings.seed, settings.stage_name, index, "midstream")
+    return active.motion and settings.midstream_share > 0 and uniform(*key) < settings.midstream_share
 
 
 class StagePacks(IterableDataset):
@@ -172,11 +179,12 @@ def make_sample(
     """One sample: a window, a level of noise, a reference and noise, all functions of the draw's index."""
     random = generator(settings.seed, settings.stage_name, draw.index, "values")
     window = int(random.integers(len(clip.starts)))
-    latents = torch.from_numpy(window_latents(clip, window, draw.num_latents)).float()
+    midstream = starts_in_midstream(settings, draw.index, active)
+    latents = torch.from_numpy(window_latents(clip, window, draw.num_latents, in_midstream=midstream)).float()
     sigma = sigma_from_normal(torch.tensor(random.standard_normal()), settings.diffusion)
     reference = choose_reference(clip, window, random, draw.num_latents)
     text = clip.text if active.text else empty_text
-    inputs = window_inputs(clip, window, reference, text, draw.num_latents)
+    inputs = window_inputs(clip, window, reference, text, draw.num_latents, in_midstream=midstream)
     conditions = assemble(inputs, active, settings.max_text_tokens)
     noise = torch.from_numpy(random.standard_normal(latents.shape, dtype=np.float32))
     return TrainingBatch(latents[None], noise[None], sigma.float()[None], conditions)
@@ -184,9 +192,10 @@ def make_sample(
 
 def pack_samples(samples: list[TrainingBatch]) -> Pack:
     """Joins samples of equal size; sizes stand in the order in which they first came."""
-    of_size: dict[torch.Size, list[TrainingBatch]] = {}
+    of_size: dict[tuple[int, ...], list[TrainingBatch]] = {}
     for sample in samples:
-        of_size.setdefault(sample.latents.shape[1:], []).append(sample)
+        frames = sample.conditions.keypoints.shape[1]  # four more in mid-stream than at the start of a stream
+        of_size.setdefault((frames, *sample.latents.shape[1:]), []).append(sample)
     return tuple(map(join_samples, of_size.values()))
 
 

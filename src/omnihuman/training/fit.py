@@ -171,6 +171,7 @@ def _sample_settings(run: StageRun, encoders: Encoders) -> SampleSettings:
         run.training.reference_pose_share,
         encoders.max_text_tokens,
         run.diffusion,
+        run.training.midstream_share,
     )
 
 

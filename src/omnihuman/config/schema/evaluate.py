@@ -51,3 +51,9 @@ class Render:
     upscale: int = 4
     """Factor by which decoded frames are enlarged before the file is written (Lanczos, after the model)."""
     crf: int = 16
+    chaining: str = "decoded_frames"
+    """How segments are joined: `decoded_frames` (the last five, encoded again, as in the paper) or `latent_stream` (the
+    last two latents as they are, and one stream of decoding; for models trained with `training.midstream_share`)."""
+    keep_colour: float = 0.0
+    """How far, from 0 to 1, the mean and the contrast of each colour channel are led back to the reference's in the
+    motion frames; with `decoded_frames` only."""

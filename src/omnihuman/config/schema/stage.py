@@ -123,6 +123,9 @@ class Training:
     """`none`, `selective` (norms, modulation and GELU are computed again, products of matrices are kept) or `full`."""
     compile: bool = False
     """Compile each block at its first step: minutes once, then fewer and larger kernels."""
+    midstream_share: float = 0.0
+    """Share of the samples with motion frames that begin in the middle of a stream of latents, as the later segments of
+    `render.chaining=latent_stream` do: their two motion latents cover four frames each."""
     checkpoint_every_steps: int = 50
     keep_checkpoints: int = 2
     """How many of the newest stay while a stage trains; the last but one serves where the last is damaged."""
