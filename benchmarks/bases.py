@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from omnihuman.batch import KEYPOINTS, Conditions, ModelInput, Widths
+from omnihuman.batch import Conditions, ModelInput, Widths
 from omnihuman.conditions.audio import WINDOW
 from omnihuman.config.schema.model import Model
 from omnihuman.model.base_input import base_output
@@ -178,11 +178,11 @@ def make_input(
             text_mask=(torch.arange(num_text) < torch.tensor(text_lengths)[:, None]).to(device),
             reference=normal(batch, widths.latent_channels, height, width),
             reference_on=on,
-            reference_keypoints=normal(batch, len(KEYPOINTS), 3).sigmoid(),
+            reference_keypoints=normal(batch, widths.num_keypoints, 3).sigmoid(),
             speech=normal(batch, num_latents, WINDOW, widths.speech_layers, widths.speech_width),
             speech_mask=torch.ones(batch, num_latents, WINDOW, dtype=torch.bool, device=device),
             audio_on=on,
-            keypoints=normal(batch, num_frames, len(KEYPOINTS), 3).sigmoid(),
+            keypoints=normal(batch, num_frames, widths.num_keypoints, 3).sigmoid(),
             pose_on=on,
             motion=normal(batch, widths.latent_channels, 2, height, width),
             motion_on=on,

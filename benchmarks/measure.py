@@ -16,6 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
+"""Seconds of this machine, or `time.process_time` where other work would be measured too."""
 _CLASSES = (
     # The first that fits the name of a kernel (GPU) or operator (CPU).
     ("elementwise", r"^triton_(poi|red|per|for)"),  # named after all that was fused, attention's neighbours too
@@ -46,17 +48,17 @@ class Ratio:
         )
 
 
-def ratio(call: Call, other: Call, repetitions: int, device: torch.device) -> Ratio:
+def ratio(call: Call, other: Call, repetitions: int, device: torch.device, clock: Clock = time.perf_counter) -> Ratio:
     """`other`'s time over `call`'s: median of the ratios of pairs; the two take turns in coming first."""
     for warm_up in (call, other):
         seconds(warm_up, device)
     pairs = []
     for number in range(repetitions):
         if number % 2:
-            later = seconds(other, device)
-            pairs.append((seconds(call, device), later))
+            later = seconds(other, device, clock)
+            pairs.append((seconds(call, device, clock), later))
         else:
-            pairs.append((seconds(call, device), seconds(other, device)))
+            pairs.append((seconds(call, device, clock), seconds(other, device, clock)))
     ratios = [theirs / ours for ours, theirs in pairs]
     ours, theirs = (statistics.median(of) for of in zip(*pairs, strict=True))
     return Ratio(statistics.median(ratios), min(ratios), max(ratios), ours, theirs, repetitions)
@@ -68,13 +70,13 @@ def median_seconds(call: Call, repetitions: int, device: torch.device) -> float:
     return statistics.median(seconds(call, device) for _ in range(repetitions))
 
 
-def seconds(call: Call, device: torch.device) -> float:
+def seconds(call: Call, device: torch.device, clock: Clock = time.perf_counter) -> float:
     """Of one call, with all that it leaves to the GPU."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     call()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def synchronize(device: torch.device) -> None:

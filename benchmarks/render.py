@@ -1,7 +1,7 @@
 """Rendering: guidance in one batch or one after another, our step against the diffusers pipeline's, and what is not the
 model's time.
 
-Ratios are of pairs in turn within one run; above 1 ours, or one batch, is faster.
+Ratios are of processor time, of pairs in turn within one run; above 1 ours, or one batch, is faster.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def batched_against_sequential(size: str, repetitions: int) -> None:
     def step(batched: bool) -> Tensor:
         return guided_velocity(model, made.noisy, made.sigma, asked, batched)
 
-    found = ratio(lambda: step(True), lambda: step(False), repetitions, CPU)
+    found = ratio(lambda: step(True), lambda: step(False), repetitions, CPU, time.process_time)
     held = []
     for batched in (True, False):
         with LiveBytes() as live:
@@ -120,7 +120,7 @@ def step_against_pipeline(size: str, shape: Shape, repetitions: int) -> None:
         return euler(velocity, noise, sampling_schedule(_STEPS, 1.0))
 
     difference = (ours() - theirs()).abs().max() / ours().std()
-    found = ratio(ours, theirs, repetitions, CPU)
+    found = ratio(ours, theirs, repetitions, CPU, time.process_time)
     print(f"{_STEPS} steps of the base, {size}, {shape}, guided by text, diffusers / ours: {found}")
     print(f"  latents differ by at most {difference:.1e} of their spread")
 
@@ -140,9 +140,9 @@ def outside_the_model(repetitions: int, seconds: float) -> None:
         runs = []
         for _ in range(repetitions + 1):
             spent.clear()
-            started = time.perf_counter()
+            started = time.process_time()
             render(request, generator, Render(), lambda finished, total: None)
-            runs.append({**spent, "whole": time.perf_counter() - started})
+            runs.append({**spent, "whole": time.process_time() - started})
     print(
         f"a render of {seconds:g} s at 64 x 64, enlarged to 256 x 256, {params.sampling.num_steps} steps, no guidance:"
     )
@@ -163,11 +163,11 @@ def _timed(spent: dict[str, float]):
 
     def timing(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*given: Any, **named: Any) -> Any:
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 return call(*given, **named)
             finally:
-                spent[part] = spent.get(part, 0.0) + time.perf_counter() - started
+                spent[part] = spent.get(part, 0.0) + time.process_time() - started
 
         return timed
 
