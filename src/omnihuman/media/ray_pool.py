@@ -123,7 +123,8 @@ class _Tasks(Generic[Item, T]):
         """Halves a chunk, as nobody knows which of its items was in work, until one alone is to blame."""
         positions, times_lost = chunk.positions, chunk.times_lost + 1
         if middle := len(positions) // 2:
-            self.running.extendleft([self.begin(positions[middle:]), self.begin(positions[:middle])])
+            halves = [self.begin(positions[:middle]), self.begin(positions[middle:])]
+            self.running.extendleft(reversed(halves))
         elif times_lost < MAX_TRIES:
             self.running.appendleft(self.begin(positions, times_lost))
         else:
