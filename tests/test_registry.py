@@ -23,7 +23,7 @@ from omnihuman import cli
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.generator import load_generator
-from omnihuman.inference.render import record_rendered, render
+from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
 from omnihuman.model.checkpoint import save_model
 from omnihuman.registry.aliases import versions
@@ -165,7 +165,6 @@ def rendered(place: Path) -> Path:
     request = RenderRequest(place / "made/i.png", place / "video.mp4", place / "made/s.wav")
     generator = load_generator(resolve("2").folder, Sampling(num_steps=1))
     render(request, generator, Render(), lambda *_: None)
-    record_rendered(request, generator, Render())
     return request.output
 
 

@@ -23,10 +23,10 @@ PARAMETERS: dict[str, type] = {**get_type_hints(Sampling), **get_type_hints(Rend
 _MAX_DIGITS = 20  # of a seed of 64 bits
 _WORDS = {
     str: "text", int: f"a whole number of at most {_MAX_DIGITS} digits", float: "a finite number", dict: "an object",
+    bool: "true or false",
 }  # fmt: skip
 _MAX_ERRORS = 100
 _MAX_NAME_BYTES = 200  # leaves room for the suffixes of the sidecar and of temporary files
-_MAX_CRF = 51
 _MAX_SHOWN = 200  # characters of what is wrong, in a message
 
 
@@ -191,8 +191,6 @@ class _LineReader:
             check(replace(self.params, sampling=sampling, render=render))
         except UserError as error:
             self.errors += [f"line {self.number}, parameters: {problem}" for problem in str(error).splitlines()]
-        if not 0 <= render.crf <= _MAX_CRF:
-            self._blame("parameters.crf", f"is {render.crf}: set it between 0 (best) and {_MAX_CRF}")
         if sampling.shift <= 0:
             self._blame("parameters.shift", f"is {sampling.shift:g}: set it above 0")
         return sampling, render
@@ -212,8 +210,8 @@ def _shortened(text: str) -> str:
 
 
 def _fits(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
