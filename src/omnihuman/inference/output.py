@@ -28,6 +28,10 @@ _REMEDIES = {
 }
 
 
+class OutputError(UserError):
+    """The place of the output is full, forbidden or gone; the same may succeed later."""
+
+
 @dataclass(frozen=True)
 class RenderedVideo:
     """What was written."""
@@ -61,7 +65,8 @@ def write_rendered(
         files: the inputs by role.
 
     Raises:
-        UserError: the file cannot be written there, or the label or the certificate cannot be used.
+        OutputError: the file cannot be written there.
+        UserError: the label or the certificate cannot be used.
     """
     width, height = _size(inputs, config)
     label = VisibleLabel(config.label, width, height) if config.label else None
@@ -126,7 +131,7 @@ def _pictures(
 def _try_place(path: Path) -> None:
     """Writes an empty file beside the path and removes it, before hours are spent on what cannot be written."""
     if path.is_dir():
-        raise UserError(f"{path}: a folder has this name, give another")
+        raise OutputError(f"{path}: a folder has this name, give another")
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=".partial.partial.mp4"):
         pass
@@ -141,4 +146,4 @@ def _named_errors(path: Path) -> Iterator[None]:
         remedy = _REMEDIES.get(error.errno or 0, "name another place")
         elsewhere = error.filename and Path(error.filename).absolute().parent != path.absolute().parent
         where = error.filename if elsewhere else path
-        raise UserError(f"{where}: {error.strerror or error}; {remedy}") from error
+        raise OutputError(f"{where}: {error.strerror or error}; {remedy}") from error

@@ -19,7 +19,7 @@ import torch
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.generator import LoadedGenerator, load_generator
-from omnihuman.inference.output import RenderedVideo
+from omnihuman.inference.output import OutputError, RenderedVideo
 from omnihuman.inference.provenance import ModelIdentity
 from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
@@ -164,7 +164,7 @@ class _Worker:
         the branches of guidance, which are one batch, could still be separated.
         """
         memory = _is_out_of_memory(error)
-        if isinstance(error, UserError):
+        if isinstance(error, UserError) and not isinstance(error, OutputError):
             retry = None
         elif memory:
             gc.collect()
