@@ -71,8 +71,11 @@ def test_the_sidecar_is_of_the_signed_file_and_reproducible(video: Path, tmp_pat
 
 
 def flip_a_pixel(video: Path) -> None:
+    with av.open(str(video)) as container:
+        packet = next(container.demux(video=0))
+        place = (packet.pos or 0) + packet.size // 2
     content = bytearray(video.read_bytes())
-    content[content.find(b"mdat") + 2000] ^= 1
+    content[place] ^= 1
     video.write_bytes(content)
 
 
@@ -169,11 +172,15 @@ def signed_by_another_program(source: Path, target: Path) -> None:
     builder.sign_file(source, target, signer)
 
 
-def test_an_input_with_a_manifest_of_its_own_is_carried_along(tmp_path: Path, video: Path) -> None:
+@pytest.mark.parametrize(("name", "manifests"), [("signed.png", 2), ("a lie.jpg", 1), ("nothing", 1)])
+def test_an_input_with_a_manifest_of_its_own_is_carried_along(
+    tmp_path: Path, video: Path, name: str, manifests: int
+) -> None:
     signed_by_another_program(tmp_path / "picture.png", tmp_path / "signed.png")
-    written.write(tmp_path / "b.mp4", CONFIG, picture=tmp_path / "signed.png")
+    picture = (tmp_path / "signed.png").rename(tmp_path / name)
+    written.write(tmp_path / "b.mp4", CONFIG, picture=picture)
     with c2pa.Reader(tmp_path / "b.mp4") as reader:
-        assert len(json.loads(reader.json())["manifests"]) == 2
+        assert len(json.loads(reader.json())["manifests"]) == manifests
     assert verify(tmp_path / "b.mp4").unchanged
 
 
@@ -261,7 +268,7 @@ def test_a_certificate_that_cannot_sign_is_told_before_any_frame(
             written.write(tmp_path / "a.mp4", CONFIG)
         assert "PRIVATE" not in str(caught.value) and not list(tmp_path.glob("*.mp4"))
 
-    monkeypatch.setattr(written, "pictures", lambda number: pytest.fail("a frame was asked for"))
+    monkeypatch.setattr(written, "pictures", written.none)
     own_certificate(tmp_path, monkeypatch, days=-1)
     refused(r"own\.pem ended on .*: have it renewed")
     own_certificate(tmp_path, monkeypatch, purpose=ExtendedKeyUsageOID.SERVER_AUTH)

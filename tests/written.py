@@ -31,6 +31,12 @@ def pictures(num_frames: int) -> Iterator[np.ndarray]:
         yield np.broadcast_to(np.roll(ramp, index, axis=1) + index % 7 / 20, (HEIGHT, WIDTH, 3))
 
 
+def none(num_frames: int) -> Iterator[np.ndarray]:
+    """In place of `pictures`, where none may be asked for."""
+    raise AssertionError(f"one of {num_frames} frames was asked for")
+    yield
+
+
 def inputs(num_frames: int, sound: Sound | None) -> RenderInputs:
     video = VideoInputs(
         num_frames=num_frames,

@@ -7,6 +7,7 @@ server, no remote manifests, no revocation lists.
 
 import io
 import json
+import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,8 +148,13 @@ def _manifest(made_of: Provenance) -> dict[str, Any]:
 
 def _add_ingredient(builder: c2pa.Builder, role: str, path: Path, sha256: str) -> None:
     told = {"title": role, "label": role, "relationship": "inputTo", "description": f"sha256 {sha256}"}
+    kind = mimetypes.guess_type(path.name)[0]
     with path.open("rb") as file:
-        builder.add_ingredient(told, "", file)  # the kind of file is found from its bytes: suffixes may lie
+        try:
+            builder.add_ingredient(told, kind if kind in c2pa.Reader.get_supported_mime_types() else "", file)
+        except c2pa.C2paError:  # the suffix lies, or what the file has is no manifest: without a look inside
+            file.seek(0)
+            builder.add_ingredient(told, "", file)
 
 
 def _signer(identity: SigningIdentity) -> c2pa.Signer:
