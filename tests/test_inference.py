@@ -14,9 +14,10 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.generator import load_generator
 from omnihuman.inference.provenance import Provenance, sidecar_path
-from omnihuman.inference.render import record_rendered, render
+from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
 from omnihuman.media.picture import read_picture
+from omnihuman.media.tracks import track_hashes
 from omnihuman.model.checkpoint import save_model
 from omnihuman.storage.files import file_sha256
 
@@ -72,9 +73,9 @@ def test_a_pose_alone_drives_too(tmp_path: Path, model: Path, picture: Path):
     np.savez(pose, points=np.random.default_rng(0).random((30, 17, 3)), seconds=np.arange(30) / 30)
     request = RenderRequest(picture, tmp_path / "out.mp4", pose=pose)
     assert rendered(request, model).num_frames == 25
-    without = file_sha256(request.output)
+    without = track_hashes(request.output)
     rendered(replace(request, image_pose=pose), model)
-    assert file_sha256(request.output) != without, "the pose in the picture acts"
+    assert track_hashes(request.output) != without, "the pose in the picture acts"
 
 
 def test_the_sidecar_says_what_a_video_was_made_of(tmp_path: Path, model: Path, picture: Path, sound: Path):
@@ -83,8 +84,7 @@ def test_the_sidecar_says_what_a_video_was_made_of(tmp_path: Path, model: Path, 
 
     def recorded(text: str) -> Provenance:
         request = RenderRequest(picture, output, audio=sound, text=text)
-        render(request, generator, config, lambda finished, total: None)
-        return record_rendered(request, generator, config)
+        return render(request, generator, config, lambda finished, total: None).provenance
 
     first = recorded("a wave")
     assert Provenance.load(output) == first and sidecar_path(output).name == "out.mp4.json"

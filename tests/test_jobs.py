@@ -47,7 +47,7 @@ pytest_plugins = ["tests.batch_fixtures"]
         ({"image": "a.png", "output": "sub/../first.mp4"}, "output: first.mp4 is the output of line 1 too"),
         ({"image": "a.png", "output": "first.mp4/b.mp4"}, "needs a folder where line 1 writes first.mp4"),
         ({"image": "a.png", "parameters": {"num_step": 2}}, "did you mean parameters.num_steps?"),
-        ({"image": "a.png", "parameters": {"crf": 99}}, "parameters.crf: is 99"),
+        ({"image": "a.png", "parameters": {"crf": 99}}, "parameters: render.crf is 99"),
         ({"image": "a.png", "parameters": {"upscale": 0}}, "parameters: render.upscale is 0"),
         ({"image": "a.png", "parameters": {"shift": 0}}, "parameters: sampling.shift is 0"),
         ({"image": "a.png", "parameters": {"solver": "rk4"}}, "parameters: sampling.solver: unknown 'rk4'"),

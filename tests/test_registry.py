@@ -23,7 +23,7 @@ from omnihuman import cli
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.generator import load_generator
-from omnihuman.inference.render import record_rendered, render
+from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
 from omnihuman.model.checkpoint import save_model
 from omnihuman.registry.aliases import versions
@@ -165,7 +165,6 @@ def rendered(place: Path) -> Path:
     request = RenderRequest(place / "made/i.png", place / "video.mp4", place / "made/s.wav")
     generator = load_generator(resolve("2").folder, Sampling(num_steps=1))
     render(request, generator, Render(), lambda *_: None)
-    record_rendered(request, generator, Render())
     return request.output
 
 
@@ -186,16 +185,27 @@ def test_lineage_leads_from_a_video_to_its_data(
         assert told["runs"][0]["status"] == "FINISHED" and told["params"]["sampling"]["num_steps"] == 2
         assert (told["video"] is None) == (subject == "2")
 
+    sidecar = rendered.with_name("video.mp4.json")
+    told = sidecar.read_text()
+    sidecar.unlink()
+    assert cli.main(["lineage", str(rendered)]) == 0, "the manifest in the file leads there too"
+    text = capsys.readouterr().out
+    assert "omnihuman version 2" in text and "sidecar" in text and "none" in text
+    assert "C2PA manifest, intact, signed on this machine by: OmniHuman local, self-made, proves no identity" in text
+    sidecar.write_text(told)
     with rendered.open("ab") as file:
         file.write(b"changed")
-    assert cli.main(["lineage", str(rendered)]) == 3 and "CHANGED" in capsys.readouterr().out
+    assert cli.main(["lineage", str(rendered)]) == 3
+    text = capsys.readouterr().out
+    assert "CHANGED" in text and "the file is not the one that the sidecar describes" in text
 
 
 def test_lineage_of_weights_that_nobody_registered(
     place: Path, rendered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sidecar = rendered.with_name("video.mp4.json")
-    sidecar.write_text(sidecar.read_text().replace(resolve("2").sha256, "0" * 64))
+    request = RenderRequest(place / "made/i.png", rendered, place / "made/s.wav")
+    generator = replace(load_generator(resolve("2").folder, Sampling(num_steps=1)), sha256="0" * 64)
+    render(request, generator, Render(), lambda *_: None)
     assert cli.main(["lineage", str(rendered)]) == 0
     assert "in no registered version" in capsys.readouterr().out
 

@@ -13,11 +13,13 @@ from tests.batches import PARAMS, moments, prepared, random_version, states, sub
 from tests.tiny import DESCRIPTION, random_model
 
 from omnihuman.errors import UserError
+from omnihuman.inference.content_credentials import read_manifest
 from omnihuman.inference.generator import load_generator
 from omnihuman.inference.provenance import Provenance
 from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
 from omnihuman.media.probe import probe
+from omnihuman.media.tracks import track_hashes
 from omnihuman.model.checkpoint import save_model
 from omnihuman.registry.versions import ModelVersion
 from omnihuman.rendering.ledger import Ledger
@@ -55,7 +57,10 @@ def test_a_batch_is_rendered_once_with_one_pinned_version(
     render(
         RenderRequest(inputs / "a.png", direct, inputs / "s.wav"), generator, PARAMS.render, lambda done, total: None
     )
-    assert direct.read_bytes() == (output / "sub/a.mp4").read_bytes(), "a batch renders what `omnihuman render` does"
+    assert track_hashes(direct) == told.tracks_sha256, "a batch renders what `omnihuman render` does"
+    manifest = read_manifest(output / "again.mp4")
+    assert manifest and not manifest.broken and manifest.provenance
+    assert (manifest.provenance.model, manifest.provenance.content_id) == (told.model, told.content_id)
     written = json.loads((output / "report.json").read_text())
     assert written["counts"] == {"done": 2} and written["model"]["version"] == 1
     page = (output / "report.html").read_text()

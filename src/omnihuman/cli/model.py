@@ -63,7 +63,7 @@ def _render(args: argparse.Namespace) -> int:
 
     from omnihuman.config.load import load_params
     from omnihuman.inference.generator import load_generator
-    from omnihuman.inference.render import record_rendered, render
+    from omnihuman.inference.render import render
     from omnihuman.inference.request import RenderRequest
 
     params = load_params()
@@ -79,5 +79,4 @@ def _render(args: argparse.Namespace) -> int:
             bar.update(finished - bar.n)
 
         render(request, generator, params.render, progress)
-    record_rendered(request, generator, params.render)
     return 0

@@ -30,7 +30,7 @@ def add_lineage(add: Adder) -> None:
     parser = add(
         "lineage",
         _lineage,
-        "what a rendered video or a version was made from; exit code 3 when the video was changed",
+        "what a rendered video or a version was made from, and whether it was changed since (exit code 3)",
         "omnihuman lineage renders/demo.mp4",
     )
     parser.add_argument("subject", metavar="FILE|VERSION", help="a rendered video, a version's number or an alias")

@@ -25,7 +25,7 @@ _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batc
 _MAY_BE_ZERO = (
     "warmup_steps", "profile_steps", "loader_workers", "keep_every_steps", "validate_every_steps", "probe_every_steps",
     "gradient_clip", "weight_decay", "guidance_annealing_steps", "guidance_text_steps", "guidance_text",
-    "guidance_audio", "guidance_end", "vae_tile_pixels",
+    "guidance_audio", "guidance_end", "vae_tile_pixels", "render.fps",
 )  # fmt: skip
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
@@ -58,6 +58,8 @@ _ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """All keep a float32 master: a step of training is often smaller than the last bit of a weight in bfloat16."""
+_RENDER = {"chaining": ("decoded_frames", "latent_stream"), "codec": ("h264", "hevc")}
+_MAX_CRF, _MAX_FPS, _MAX_PIXELS_OF_A_SIDE = 51, 240, 16384  # the last is what libx264 takes
 _COMPUTE = {
     "pool": ("local", "ray"),
     "accelerator": ("auto", "cpu", "cuda"),
@@ -262,11 +264,21 @@ def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
 
 
 def _check_render(render: Render) -> Iterator[str]:
-    yield from _check_choices("render", render, {"chaining": ("decoded_frames", "latent_stream")})
+    yield from _check_choices("render", render, _RENDER)
     if render.chaining == "latent_stream" and render.keep_colour > 0:
         yield (
             "render.keep_colour acts on decoded motion frames, which render.chaining=latent_stream has not: set it to 0"
         )
+    if not 0 <= render.crf <= _MAX_CRF:
+        yield f"render.crf is {render.crf}: set it between 0 (best) and {_MAX_CRF}"
+    if render.fps > _MAX_FPS:
+        yield f"render.fps is {render.fps:g}: set at most {_MAX_FPS}, or 0 for the model's own"
+    for key in ("width", "height"):
+        value = getattr(render, key)
+        if value % 2 or not 0 <= value <= _MAX_PIXELS_OF_A_SIDE:
+            yield f"render.{key} is {value}: set an even number up to {_MAX_PIXELS_OF_A_SIDE}, or 0 for the picture's"
+    if not render.label.isprintable():
+        yield f"render.label is {render.label!r}: it is drawn as one line, leave out what cannot be printed"
 
 
 def check_sampling(sampling: Sampling) -> Iterator[str]:

@@ -13,8 +13,8 @@ from omnihuman.config.load import load_params
 from omnihuman.data.manifest import SOURCES_TABLE, read_table, source_path
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.inference.generator import load_generator
-from omnihuman.inference.provenance import ModelIdentity, record
-from omnihuman.inference.render import parameters, render
+from omnihuman.inference.provenance import ModelIdentity
+from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
@@ -44,10 +44,8 @@ def render_sample(version: Candidate | None) -> Path | None:
 
     folder = version.folder if version else Path("models") / list(params.stages)[-1]
     generator = load_generator(folder, params.sampling)
-    render(request, generator, params.render, progress)
-    name, number = (version.name, version.version) if version else ("", None)
-    identity = ModelIdentity(name, number, generator.sha256)
-    record(video, identity, request.inputs(), parameters(request, params.sampling, params.render))
+    model = ModelIdentity(version.name, version.version, generator.sha256) if version else None
+    render(request, generator, params.render, progress, model)
     return video
 
 

@@ -5,27 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnihuman.errors import UserError
-from omnihuman.inference.provenance import SUFFIX, ModelIdentity, Provenance
+from omnihuman.inference.content_credentials import Manifest
+from omnihuman.inference.provenance import SUFFIX, ModelIdentity
+from omnihuman.inference.verification import VerifiedVideo, verify
 from omnihuman.registry.origin import Origin
 from omnihuman.registry.store import MODEL_NAME, aliases, connect, find
 from omnihuman.registry.versions import params_of
-from omnihuman.storage.files import file_sha256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
 _MISSING = "not in this MLflow store"
-
-
-@dataclass(frozen=True)
-class Video:
-    """A rendered video with its sidecar."""
-
-    path: str
-    unchanged: bool
-    """Whether the file is still the one that the sidecar describes."""
-    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Run:
 class Lineage:
     """All that is known, from the file down to the data."""
 
-    video: Video | None
+    video: VerifiedVideo | None
     name: str
     version: int | None
     """None where the weights are in no registered version."""
@@ -58,10 +49,10 @@ class Lineage:
 
 
 def lineage(subject: str) -> Lineage:
-    """Follows a video's sidecar NAME.mp4.json, or a version (`champion`, `3`).
+    """Follows a video's sidecar NAME.mp4.json or its content credentials, or a version (`champion`, `3`).
 
     Raises:
-        UserError: no such file or version, the file has no readable sidecar, or the server does not answer.
+        UserError: no such file or version, nothing tells what the file was made of, or the server does not answer.
     """
     path = Path(subject)
     if path.name.endswith(f".mp4{SUFFIX}"):
@@ -71,12 +62,11 @@ def lineage(subject: str) -> Lineage:
             raise UserError(f"{path}: no such file; give a rendered video, an alias or a version's number")
         client = connect()
         return _of_version(client, None, find(client, subject))
-    provenance = Provenance.load(path)
-    video = Video(str(path), file_sha256(path) == provenance.video_sha256, provenance)
+    video = verify(path)
     client = connect()
-    registered = _version_of(client, provenance.model)
+    registered = _version_of(client, video.provenance.model)
     if registered is None:
-        return Lineage(video, provenance.model.name, None, (), None, (), {})
+        return Lineage(video, video.provenance.model.name, None, (), None, (), {})
     return _of_version(client, video, registered)
 
 
@@ -87,7 +77,7 @@ def _version_of(client: "MlflowClient", model: ModelIdentity) -> "RegisteredVers
     return min(named or found, key=lambda version: int(version.version), default=None)
 
 
-def _of_version(client: "MlflowClient", video: Video | None, registered: "RegisteredVersion") -> Lineage:
+def _of_version(client: "MlflowClient", video: VerifiedVideo | None, registered: "RegisteredVersion") -> Lineage:
     number, origin = int(registered.version), Origin.from_tags(registered.tags)
     return Lineage(
         video=video,
@@ -115,9 +105,19 @@ def lines(found: Lineage) -> list[str]:
     rows: list[tuple[str, str]] = []
     video, origin = found.video, found.origin
     if video:
-        state = "unchanged" if video.unchanged else "CHANGED since it was rendered: what follows is the recorded file's"
         told = video.provenance
-        rows += [("video", video.path), ("", f"sha256 {told.video_sha256}, {state}")]
+        state = "unchanged" if video.unchanged else "CHANGED since it was rendered: what follows is the recorded file's"
+        rows += [("video", f"{video.path}, {state}"), *(("changed", change) for change in video.changes)]
+        rows += [
+            (
+                "sidecar",
+                f"of the file with sha256 {told.video_sha256}" if video.has_sidecar else "none: the credentials tell",
+            )
+        ]
+        rows += [
+            ("credentials", _signed(video.manifest)),
+            ("made by", told.made_by or "an earlier version of omnihuman"),
+        ]
         rows += [(f"input {role}", f"sha256 {sha256}") for role, sha256 in told.inputs.items()]
         rows += [("rendered with", ", ".join(f"{key}={value}" for key, value in told.parameters.items()))]
     if origin is None:
@@ -136,6 +136,15 @@ def lines(found: Lineage) -> list[str]:
         ("profile", f"{found.params.get('profile')}, overrides: {' '.join(found.params.get('overrides') or ['none'])}"),
     ]
     return _table(rows)
+
+
+def _signed(manifest: Manifest | None) -> str:
+    """The state of the C2PA manifest and who signed it."""
+    if manifest is None:
+        return "none"
+    state = "BROKEN" if manifest.broken else "intact"
+    machine = " on this machine" if manifest.ours else " on another machine" if manifest.self_made else ""
+    return f"C2PA manifest, {state}, signed{machine} by: {manifest.signer}"
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

@@ -27,7 +27,6 @@ _WORDS = {
 }  # fmt: skip
 _MAX_ERRORS = 100
 _MAX_NAME_BYTES = 200  # leaves room for the suffixes of the sidecar and of temporary files
-_MAX_CRF = 51
 _MAX_SHOWN = 200  # characters of what is wrong, in a message
 
 
@@ -192,8 +191,6 @@ class _LineReader:
             check(replace(self.params, sampling=sampling, render=render))
         except UserError as error:
             self.errors += [f"line {self.number}, parameters: {problem}" for problem in str(error).splitlines()]
-        if not 0 <= render.crf <= _MAX_CRF:
-            self._blame("parameters.crf", f"is {render.crf}: set it between 0 (best) and {_MAX_CRF}")
         return sampling, render
 
 

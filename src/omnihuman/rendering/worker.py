@@ -19,8 +19,8 @@ import torch
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.generator import LoadedGenerator, load_generator
-from omnihuman.inference.output import RenderedVideo
-from omnihuman.inference.provenance import ModelIdentity, Provenance
+from omnihuman.inference.output import OutputError, RenderedVideo
+from omnihuman.inference.provenance import ModelIdentity
 from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
 from omnihuman.media.probe import probe
@@ -123,7 +123,7 @@ class _Worker:
                 still_ours()
                 if not self.ledger.renew(lease, self.policy.lease_seconds):
                     raise _LeaseLostError
-                self._publish(item, video.path)
+                self._publish(item, video)
             self.ledger.done(lease, time.monotonic() - started, video.num_frames)
         except _LeaseLostError:
             log.warning("%s: another worker has it now", item.outputs[0])
@@ -146,17 +146,15 @@ class _Worker:
         config = Render(**{name: values[name] for name in Render.__dataclass_fields__ if name in values})  # pyright: ignore[reportArgumentType]
         files = {role: Path(file) for role, file in item.files.items()}
         request = RenderRequest.of(files, path, str(values["text"]), int(values["seed"]))
-        video = render(
-            request, replace(self.generator, sampling=sampling), config, lambda finished, total: still_ours()
-        )
+        generator = replace(self.generator, sampling=sampling)
+        video = render(request, generator, config, lambda finished, total: still_ours(), self.identity)
         validate(video)
         return video
 
-    def _publish(self, item: Item, video: Path) -> None:
+    def _publish(self, item: Item, video: RenderedVideo) -> None:
         """Gives the video its names; the sidecar comes last, so that a video with one is finished."""
-        provenance = Provenance(self.identity, item.hashes, item.parameters, file_sha256(video))
         for name in item.outputs:
-            put(video, self.folder / name, provenance)
+            put(video.path, self.folder / name, video.provenance)
 
     def _record_failure(self, item: Item, lease: Lease, error: Exception) -> None:
         """An item with a mistake of the user's is dead at once; what may pass is tried again.
@@ -167,7 +165,7 @@ class _Worker:
         the branches of guidance, which are one batch, could still be separated.
         """
         memory = _is_out_of_memory(error)
-        if isinstance(error, UserError):
+        if isinstance(error, UserError) and not isinstance(error, OutputError):
             retry = None
         elif memory:
             gc.collect()

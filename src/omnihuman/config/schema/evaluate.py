@@ -51,9 +51,22 @@ class Render:
     upscale: int = 4
     """Factor by which decoded frames are enlarged before the file is written (Lanczos, after the model)."""
     crf: int = 16
+    """Quality on the codec's scale from 0 (best) to 51; 5 more of HEVC's look alike."""
     chaining: str = "decoded_frames"
     """How segments are joined: `decoded_frames` (the last five, encoded again, as in the paper) or `latent_stream` (the
     last two latents as they are, and one stream of decoding; for models trained with `training.midstream_share`)."""
     keep_colour: float = 0.0
     """How far, from 0 to 1, the mean and the contrast of each colour channel are led back to the reference's in the
     motion frames; with `decoded_frames` only."""
+    codec: str = "h264"
+    """h264 plays everywhere; hevc is smaller."""
+    fps: float = 0.0
+    """Of the file; 0 leaves the model's. Frames are shown again or left out by their times, none is invented."""
+    width: int = 0
+    """Of the file, in pixels; 0 follows `height` and the picture's aspect, or `upscale` where both are 0."""
+    height: int = 0
+    """With both given, the picture covers them and what juts out is cut off: it is never distorted."""
+    label: str = ""
+    """Text drawn into the lower left corner, for example "made by AI"; empty for none."""
+    content_credentials: bool = True
+    """Whether the file carries a signed C2PA manifest."""
