@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from omnihuman.errors import UserError
-from omnihuman.storage.files import file_sha256, publish
+from omnihuman.storage.files import file_sha256, path_sha256, publish
 
 Parameters = Mapping[str, str | int | float]
 """Text, seed, and every key of sampling and render."""
@@ -73,7 +73,7 @@ def content_id(inputs: Mapping[str, str], model_sha256: str, parameters: Paramet
 
 def record(video: Path, model: ModelIdentity, inputs: Mapping[str, Path], parameters: Parameters) -> Provenance:
     """Hashes a published video and its inputs, and writes the sidecar."""
-    hashes = {role: file_sha256(path) for role, path in inputs.items()}
+    hashes = {role: path_sha256(path) for role, path in inputs.items()}
     provenance = Provenance(model, hashes, parameters, file_sha256(video))
     provenance.save(video)
     return provenance

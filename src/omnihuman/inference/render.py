@@ -39,7 +39,8 @@ def record_rendered(request: RenderRequest, generator: LoadedGenerator, config: 
 
 def parameters(request: RenderRequest, sampling: Sampling, config: Render) -> Parameters:
     """All that decides on the video beside the model and the input files."""
-    return {"text": request.text, "seed": request.seed, **asdict(sampling), **asdict(config)}
+    options = asdict(request.options)
+    return {"text": request.text, "seed": request.seed, **options, **asdict(sampling), **asdict(config)}
 
 
 def _frames(
