@@ -15,7 +15,7 @@ from omnihuman.errors import UserError
 from omnihuman.inference.generator import load_generator
 from omnihuman.inference.provenance import Provenance, sidecar_path
 from omnihuman.inference.render import render
-from omnihuman.inference.request import RenderRequest
+from omnihuman.inference.request import InputOptions, RenderRequest
 from omnihuman.media.picture import read_picture
 from omnihuman.media.tracks import track_hashes
 from omnihuman.model.checkpoint import save_model
@@ -92,7 +92,9 @@ def test_the_sidecar_says_what_a_video_was_made_of(tmp_path: Path, model: Path, 
     assert (first.model.name, first.model.version) == ("", None)
     assert first.model.sha256 == file_sha256(model / "model.safetensors")
     assert first.video_sha256 == file_sha256(output)
-    assert dict(first.parameters) == {"text": "a wave", "seed": 0, **asdict(SAMPLING), **asdict(config)}
+    assert dict(first.parameters) == {
+        "text": "a wave", "seed": 0, **asdict(InputOptions()), **asdict(SAMPLING), **asdict(config),
+    }  # fmt: skip
     assert recorded("a wave").content_id == first.content_id != recorded("a nod").content_id
     sidecar_path(output).write_text("{}")
     with pytest.raises(UserError, match=r"out\.mp4\.json does not describe"):

@@ -16,11 +16,13 @@ def group(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: st
 
 
 def adder(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Adder:
-    """Adds verbs to a parser, each with its help and an example."""
+    """Adds verbs to a parser, each with its help and examples."""
 
-    def add(name: str, verb: Verb, summary: str, example: str = "") -> argparse.ArgumentParser:
-        epilog = f"Example: {example}" if example else None
-        parser = verbs.add_parser(name, help=summary, description=summary, epilog=epilog)
+    def add(name: str, verb: Verb, summary: str, *examples: str) -> argparse.ArgumentParser:
+        title = "Examples" if len(examples) > 1 else "Example"
+        epilog = "\n  ".join([f"{title}:", *examples]) if examples else None
+        form = argparse.RawDescriptionHelpFormatter
+        parser = verbs.add_parser(name, help=summary, description=summary, epilog=epilog, formatter_class=form)
         parser.set_defaults(verb=verb)
         return parser
 
@@ -48,3 +50,15 @@ def at_least(smallest: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def pixels(text: str) -> tuple[int, int]:
+    """`512x768`: width and height.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    width, _, height = text.lower().partition("x")
+    if not width.isdecimal() or not height.isdecimal() or not int(width) or not int(height):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 512x768 for width and height in pixels")
+    return int(width), int(height)

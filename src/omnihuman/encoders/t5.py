@@ -98,6 +98,10 @@ class PublishedText:
             states = self._network(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
         return states[0].float().cpu().numpy()
 
+    def num_tokens(self, prompt: str) -> int:
+        """Of the whole prompt, special tokens included."""
+        return len(self._tokenizer(prompt, truncation=False, verbose=False).input_ids)
+
     def _anything(self) -> int:
         """The token that stands for an empty prompt where the tokenizer adds none."""
         known = (self._tokenizer.eos_token_id, self._tokenizer.bos_token_id, self._tokenizer.pad_token_id)

@@ -19,6 +19,10 @@ class TextEncoder(Protocol):
         """float32 [L, width]; the empty prompt has at least one token."""
         ...
 
+    def num_tokens(self, prompt: str) -> int:
+        """How many tokens the whole prompt has; `encode` cuts those off that are too many."""
+        ...
+
 
 class HashedWords:
     """One start token, then one token a word: unit-variance Gaussian directions seeded by the word's hash."""
@@ -31,8 +35,15 @@ class HashedWords:
 
     def encode(self, prompt: str) -> np.ndarray:
         """float32 [L, 64] with 1 <= L <= max_tokens; later words are cut off."""
-        words = [_START, *re.findall(r"\w+", prompt.lower())][: self._max_tokens]
-        return np.stack([_direction(word, self.width) for word in words])
+        return np.stack([_direction(word, self.width) for word in self._words(prompt)[: self._max_tokens]])
+
+    def num_tokens(self, prompt: str) -> int:
+        """See `TextEncoder.num_tokens`."""
+        return len(self._words(prompt))
+
+    @staticmethod
+    def _words(prompt: str) -> list[str]:
+        return [_START, *re.findall(r"\w+", prompt.lower())]
 
 
 def _direction(word: str, width: int) -> np.ndarray:

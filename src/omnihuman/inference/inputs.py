@@ -1,5 +1,6 @@
 """From the files of a request to the encoded inputs of a video."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,23 +9,34 @@ import numpy as np
 import torch
 
 from omnihuman.batch import Sound
-from omnihuman.config.schema.encode import Encode
-from omnihuman.data.shards import Encoders
-from omnihuman.data.sidecar import fit_keypoints, read_keypoints
-from omnihuman.encoders.sizes import encoded_size
+from omnihuman.data.sidecar import fit_keypoints
 from omnihuman.encoders.speech import SAMPLE_RATE
+from omnihuman.encoders.text import TextEncoder
 from omnihuman.errors import UserError
 from omnihuman.inference.activation import active_conditions
 from omnihuman.inference.chaining import VideoInputs
 from omnihuman.inference.generator import Generator
+from omnihuman.inference.picture_inputs import FittedPicture, read_fitted
+from omnihuman.inference.pose_inputs import (
+    MAX_SECONDS,
+    PoseTrack,
+    driving_keypoints,
+    num_frames_of,
+    pose_of_picture,
+    read_pose,
+    warn_of_other_length,
+)
 from omnihuman.inference.request import RenderRequest
 from omnihuman.inference.speech_track import SpeechTrack
-from omnihuman.media.picture import read_picture, resize_picture
-from omnihuman.media.sound import read_sound
+from omnihuman.media.loudness import at_loudness, is_silence
+from omnihuman.media.sound import read_whole_sound, resample
 from omnihuman.media.worker import Limits, run_guarded
 
-_READING = Limits(deadline_seconds=60.0, memory_megabytes=4096)
-_MAX_SECONDS = 3600.0
+log = logging.getLogger(__name__)
+TARGET_LUFS = -23.0
+"""Loudness at which the model hears any sound: EBU R 128's, and that of the drawn corpus within 0.5 LU."""
+_MAX_WRITTEN_RATE = 48_000
+_READING = Limits(deadline_seconds=120.0, memory_megabytes=4096)
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class RenderInputs:
     width: int  # in pixels, of what the model makes
     height: int
     sound: Sound | None
-    """Of the written file; None leaves it without."""
+    """Of the written file, at its own rate up to 48 kHz and its own loudness; None leaves it without."""
 
 
 def read_inputs(request: RenderRequest, generator: Generator) -> RenderInputs:
@@ -46,23 +58,43 @@ def read_inputs(request: RenderRequest, generator: Generator) -> RenderInputs:
     """
     request.check()
     encoders = generator.encoders
-    picture = read_picture(request.image)
-    width, height = _size(picture, encoders)
-    sound = _read_sound(request.audio) if request.audio else None
-    num_frames = max(1, round(len(sound.samples) / SAMPLE_RATE * encoders.fps)) if sound else None
-    pose = _read_pose(request.pose, encoders, num_frames) if request.pose else None
-    known = _read_pose(request.image_pose, encoders, 1)[0] if request.image_pose else None
-    num_frames = num_frames or (0 if pose is None else len(pose))
+    fitted = read_fitted(request.image, encoders, request.options)
+    sound = _read_sound(request.sound_from) if request.sound_from else None
+    track = read_pose(request.pose_from, request.options) if request.pose_from else None
+    num_frames = _num_frames(sound, track, encoders.fps)
+    if track is not None and sound is not None and request.pose_from is not None:
+        warn_of_other_length(track, num_frames, encoders.fps, request.pose_from)
+    person = None if track is None else _person(request, fitted)
+    text_encoder = generator.text_encoder()
+    _warn_of_cut_text(request.text, text_encoder, encoders.max_text_tokens)
+    nobody = np.zeros((1, encoders.num_keypoints, 3), np.float32)
     video = VideoInputs(
         num_frames=num_frames,
-        reference=_encode_picture(generator, resize_picture(picture, width, height)),
-        reference_keypoints=np.zeros((encoders.num_keypoints, 3), np.float32) if known is None else known,
-        text=generator.text_encoder().encode(request.text),
-        speech=SpeechTrack(generator.speech_encoder(), sound, num_frames, encoders.fps),
-        keypoints=np.zeros((1, encoders.num_keypoints, 3), np.float32) if pose is None else pose,
-        active=active_conditions(sound is not None, pose is not None, request.conditions),
+        reference=_encode_picture(generator, fitted.pixels),
+        reference_keypoints=(nobody if person is None else fit_keypoints(person[None], encoders.num_keypoints))[0],
+        text=text_encoder.encode(request.text),
+        speech=_speech(sound, num_frames, generator),
+        keypoints=nobody
+        if track is None
+        else driving_keypoints(track, num_frames, encoders, person, fitted.aspect, request.options),
+        active=active_conditions(sound is not None, track is not None, request.conditions),
     )
+    height, width = fitted.pixels.shape[:2]
     return RenderInputs(video, width, height, sound)
+
+
+def _num_frames(sound: Sound | None, track: PoseTrack | None, fps: float) -> int:
+    """Of the whole video: as long as the sound, or else as the pose."""
+    if sound is not None:
+        return max(1, round(len(sound.samples) / sound.sample_rate * fps))
+    return 0 if track is None else num_frames_of(track, fps)
+
+
+def _person(request: RenderRequest, fitted: FittedPicture) -> np.ndarray | None:
+    """The pose in the picture, [K, 3] in shares of what is shown of it; None where it is not known."""
+    if request.image_pose is None:
+        return pose_of_picture(fitted.pixels, request.options)
+    return fitted.shown(read_pose(request.image_pose, request.options).keypoints.points[0])
 
 
 def _encode_picture(generator: Generator, pixels: np.ndarray) -> np.ndarray:
@@ -71,35 +103,26 @@ def _encode_picture(generator: Generator, pixels: np.ndarray) -> np.ndarray:
     return generator.codec().encode(scaled[None, :, None])[0, :, 0].numpy()
 
 
-def _size(picture: np.ndarray, encoders: Encoders) -> tuple[int, int]:
-    """Width and height at the highest resolution that the model was trained on."""
-    config = Encode(size_multiple=encoders.size_multiple, max_aspect=encoders.max_aspect)
-    return encoded_size(picture.shape[1], picture.shape[0], max(encoders.resolutions), config)
+def _speech(sound: Sound | None, num_frames: int, generator: Generator) -> SpeechTrack:
+    """The sound as the model hears it; zeros without one."""
+    heard = None if sound is None else at_loudness(resample(sound, SAMPLE_RATE), TARGET_LUFS)
+    return SpeechTrack(generator.speech_encoder(), heard, num_frames, generator.encoders.fps)
 
 
 def _read_sound(path: Path) -> Sound:
-    """The sound at the speech encoder's rate, decoded in a worker that can be killed."""
-    (outcome,) = run_guarded(partial(read_sound, sample_rate=SAMPLE_RATE), [path], _READING, "")
+    """The whole sound, decoded in a worker that can be killed."""
+    (outcome,) = run_guarded(partial(read_whole_sound, MAX_SECONDS, _MAX_WRITTEN_RATE), [path], _READING, "")
     if outcome.status != "ok":
         raise UserError(f"sound {path}: cannot be read ({outcome.error}); give WAV, MP3, FLAC, M4A, OGG or a video")
     if outcome.value is None or not len(outcome.value.samples):
         raise UserError(f"sound {path}: holds no sound")
-    if len(outcome.value.samples) > _MAX_SECONDS * SAMPLE_RATE:
-        raise UserError(f"sound {path}: longer than {_MAX_SECONDS:g} seconds, cut it")
+    if len(outcome.value.samples) > MAX_SECONDS * outcome.value.sample_rate:
+        raise UserError(f"sound {path}: longer than {MAX_SECONDS:g} seconds, cut it")
+    if is_silence(outcome.value):
+        log.warning("sound %s: is silence; the mouth will rest", path)
     return outcome.value
 
 
-def _read_pose(path: Path, encoders: Encoders, num_frames: int | None) -> np.ndarray:
-    """Keypoints [F, K, 3] at model time from second 0, by the nearest declared moment, `num_frames` if given."""
-    try:
-        declared = read_keypoints(path)
-    except ValueError as error:
-        raise UserError(f"pose {path}: {error}") from error
-    if declared.seconds[-1] > _MAX_SECONDS:
-        raise UserError(f"pose {path}: longer than {_MAX_SECONDS:g} seconds, cut it")
-    moments = np.arange(num_frames or round(declared.seconds[-1] * encoders.fps) + 1) / encoders.fps
-    after = np.clip(np.searchsorted(declared.seconds, moments), 1, max(1, len(declared.seconds) - 1))
-    after = np.minimum(after, len(declared.seconds) - 1)
-    before = np.maximum(after - 1, 0)
-    nearer = moments - declared.seconds[before] <= declared.seconds[after] - moments
-    return fit_keypoints(declared.points[np.where(nearer, before, after)], encoders.num_keypoints)
+def _warn_of_cut_text(text: str, encoder: TextEncoder, max_tokens: int) -> None:
+    if (count := encoder.num_tokens(text)) > max_tokens:
+        log.warning("text: has %d tokens, the model reads the first %d of them", count, max_tokens)

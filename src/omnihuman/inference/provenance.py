@@ -10,7 +10,7 @@ from typing import Any
 
 from omnihuman.errors import UserError
 from omnihuman.media.tracks import track_hashes
-from omnihuman.storage.files import file_sha256, publish
+from omnihuman.storage.files import file_sha256, path_sha256, publish
 
 Parameters = Mapping[str, str | int | float]
 """Text, seed, and every key of sampling and render."""
@@ -119,4 +119,4 @@ def content_id(inputs: Mapping[str, str], model_sha256: str, parameters: Paramet
 
 def describe(model: ModelIdentity, inputs: Mapping[str, Path], parameters: Parameters) -> Provenance:
     """What a video will be made of: hashes the inputs."""
-    return Provenance(model, {role: file_sha256(path) for role, path in inputs.items()}, parameters)
+    return Provenance(model, {role: path_sha256(path) for role, path in inputs.items()}, parameters)

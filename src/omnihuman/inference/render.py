@@ -59,7 +59,8 @@ def render(
 def parameters(request: RenderRequest, sampling: Sampling, config: Render) -> Parameters:
     """All that decides on the video beside the model and the input files."""
     chosen = {} if request.conditions is None else {"conditions": ",".join(request.conditions)}
-    return {"text": request.text, "seed": request.seed, **chosen, **asdict(sampling), **asdict(config)}
+    options = asdict(request.options)
+    return {"text": request.text, "seed": request.seed, **chosen, **options, **asdict(sampling), **asdict(config)}
 
 
 def _frames(generator: LoadedGenerator, job: VideoJob, config: Render, progress: Progress) -> Iterator[np.ndarray]:

@@ -16,6 +16,8 @@ from omnihuman.media.video import origin_seconds
 
 MARGIN_SECONDS = 0.2
 """Decoded and thrown away around the span: codecs overlap their frames, and the resampler needs neighbours."""
+SOUND_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,w64,mp3,flac,aac,aiff,caf,amr"
+"""Playlists are kept out, because they make FFmpeg open other files."""
 GAP_SECONDS = 0.02
 """Time stamps of Matroska are rounded to 1 ms; only a larger jump is a gap or an overlap."""
 
@@ -53,15 +55,36 @@ def read_sound(
         raise ValueError(f"the sound cannot be decoded: {error.strerror}") from error
     skip = round((start_seconds - first_second) * sample_rate)
     stop = None if end_seconds is None else skip + round((end_seconds - start_seconds) * sample_rate)
-    return Sound(_resample(samples, rate, sample_rate)[skip:stop], sample_rate)
+    return Sound(resample(Sound(samples, rate), sample_rate).samples[skip:stop], sample_rate)
 
 
-def _resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    if rate == new_rate or not len(samples):
-        return samples
-    divisor = gcd(rate, new_rate)
-    num_samples = round(len(samples) * new_rate / rate)
-    return resample_poly(samples, new_rate // divisor, rate // divisor)[:num_samples].astype(np.float32)
+def read_whole_sound(max_seconds: float, max_rate: int, path: Path) -> Sound | None:
+    """Decodes a whole track as `read_sound` does, at its own rate where that is at most `max_rate`.
+
+    Raises:
+        ValueError: the sound cannot be decoded, or its header says that it is longer than `max_seconds`.
+    """
+    try:
+        with av.open(str(Path(path).absolute()), options={"format_whitelist": SOUND_CONTAINERS}) as container:
+            if not container.streams.audio:
+                return None
+            if (container.duration or 0) / av.time_base > max_seconds:
+                raise ValueError(f"longer than {max_seconds:g} seconds, cut it")
+            stream = container.streams.audio[0]
+            sound = Sound(_on_timeline(container, stream, 0.0, None), stream.rate)
+    except FFmpegError as error:
+        raise ValueError(f"cannot be decoded: {error.strerror}") from error
+    return resample(sound, min(sound.sample_rate, max_rate))
+
+
+def resample(sound: Sound, sample_rate: int) -> Sound:
+    """The same sound at another rate, through a filter that keeps what would alias out."""
+    if sound.sample_rate == sample_rate or not len(sound.samples):
+        return Sound(sound.samples, sample_rate)
+    divisor = gcd(sound.sample_rate, sample_rate)
+    num_samples = round(len(sound.samples) * sample_rate / sound.sample_rate)
+    samples = resample_poly(sound.samples, sample_rate // divisor, sound.sample_rate // divisor)
+    return Sound(samples[:num_samples].astype(np.float32), sample_rate)
 
 
 def _on_timeline(

@@ -12,18 +12,21 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.root import Params
 from omnihuman.config.strict import unknown_key
 from omnihuman.errors import UserError
+from omnihuman.inference.request import InputOptions
 
-ROLES = ("image", "audio", "pose", "image_pose")
+ROLES = ("image", "audio", "pose", "image_pose", "video")
 FIELDS: dict[str, type] = {
-    "image": str, "audio": str, "pose": str, "image_pose": str, "text": str, "seed": int, "output": str,
-    "parameters": dict,
+    "image": str, "audio": str, "pose": str, "image_pose": str, "video": str, "text": str, "seed": int,
+    "output": str, "parameters": dict,
 }  # fmt: skip
-PARAMETERS: dict[str, type] = {**get_type_hints(Sampling), **get_type_hints(Render)}
+PARAMETERS: dict[str, type] = {
+    **get_type_hints(Sampling), **get_type_hints(Render), **get_type_hints(InputOptions),
+}  # fmt: skip
 """What a job may set instead of the value in params.yaml."""
 _MAX_DIGITS = 20  # of a seed of 64 bits
 _WORDS = {
-    str: "text", int: f"a whole number of at most {_MAX_DIGITS} digits", float: "a finite number", dict: "an object",
-    bool: "true or false",
+    str: "text", bool: "true or false", int: f"a whole number of at most {_MAX_DIGITS} digits",
+    float: "a finite number", dict: "an object",
 }  # fmt: skip
 _MAX_ERRORS = 100
 _MAX_NAME_BYTES = 200  # leaves room for the suffixes of the sidecar and of temporary files
@@ -43,10 +46,12 @@ class Job:
     """Path below the output folder; None where the line names none."""
     sampling: Sampling
     render: Render
+    options: InputOptions
 
     def parameters(self) -> dict[str, str | int | float]:
         """All that decides on the video beside the model and the input files."""
-        return {"text": self.text, "seed": self.seed, **asdict(self.sampling), **asdict(self.render)}
+        settings = {**asdict(self.options), **asdict(self.sampling), **asdict(self.render)}
+        return {"text": self.text, "seed": self.seed, **settings}
 
 
 def read_jobs(path: Path, output: Path, params: Params) -> list[Job]:
@@ -104,16 +109,20 @@ class _LineReader:
         values = self._typed(told, FIELDS, "")
         if "image" not in told:
             self._blame("image", "is missing; it names the picture of the person")
-        if "audio" not in told and "pose" not in told:
-            self._blame("audio", "is missing, and so is pose; one of them drives the video")
-        if "image_pose" in told and "pose" not in told:
+        if not {"audio", "pose", "video"} & set(told):
+            self._blame("audio", "is missing, and so is pose; one of them, or video, drives it")
+        if "pose" in told and "video" in told:
+            self._blame("video", "gives a pose, and so does pose; leave one out")
+        if "image_pose" in told and not {"pose", "video"} & set(told):
             self._blame("image_pose", "acts with pose only, and pose is missing")
         files = {role: self._file(role, values[role]) for role in ROLES if role in values}
         name = self._named(values["output"]) if "output" in values else None
-        sampling, render = self._parameters(values.get("parameters", {}))
+        parameters = self._typed(values.get("parameters", {}), PARAMETERS, "parameters.")
+        sampling, render = self._parameters(parameters)
+        options = self._options(parameters, told)
         if self.errors:
             return None
-        return Job(self.number, files, values.get("text", ""), values.get("seed", 0), name, sampling, render)
+        return Job(self.number, files, values.get("text", ""), values.get("seed", 0), name, sampling, render, options)
 
     def _blame(self, field: str, what: str) -> None:
         self.errors.append(f"line {self.number}, {field}: {what}")
@@ -183,8 +192,17 @@ class _LineReader:
             self._blame("output", f"{value}: a folder has this name")
         return str(name)
 
-    def _parameters(self, told: dict[str, Any]) -> tuple[Sampling, Render]:
-        values = self._typed(told, PARAMETERS, "parameters.")
+    def _options(self, values: dict[str, Any], told: dict[str, Any]) -> InputOptions:
+        options = InputOptions.of(values)
+        try:
+            options.check()
+        except UserError as error:
+            self._blame("parameters", str(error))
+        if options.video_sound and ("video" not in told or "audio" in told):
+            self._blame("parameters.video_sound", "takes the sound of video; give video, and no audio")
+        return options
+
+    def _parameters(self, values: dict[str, Any]) -> tuple[Sampling, Render]:
         sampling = replace(self.params.sampling, **_only(values, Sampling))
         render = replace(self.params.render, **_only(values, Render))
         try:

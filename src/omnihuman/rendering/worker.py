@@ -22,7 +22,7 @@ from omnihuman.inference.generator import LoadedGenerator, load_generator
 from omnihuman.inference.output import OutputError, RenderedVideo
 from omnihuman.inference.provenance import ModelIdentity
 from omnihuman.inference.render import render
-from omnihuman.inference.request import RenderRequest
+from omnihuman.inference.request import InputOptions, RenderRequest
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.rendering.ledger import Lease, Ledger, LedgerError
@@ -146,6 +146,7 @@ class _Worker:
         config = Render(**{name: values[name] for name in Render.__dataclass_fields__ if name in values})  # pyright: ignore[reportArgumentType]
         files = {role: Path(file) for role, file in item.files.items()}
         request = RenderRequest.of(files, path, str(values["text"]), int(values["seed"]))
+        request = replace(request, options=InputOptions.of(values))
         generator = replace(self.generator, sampling=sampling)
         video = render(request, generator, config, lambda finished, total: still_ours(), self.identity)
         validate(video)

@@ -65,3 +65,11 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_sha256(path: Path) -> str:
+    """Of a file's content, or of the names and contents of the files that lie in a folder."""
+    if not path.is_dir():
+        return file_sha256(path)
+    lines = [f"{file.name} {file_sha256(file)}\n" for file in sorted(path.iterdir()) if file.is_file()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
