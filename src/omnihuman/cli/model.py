@@ -51,6 +51,11 @@ def add_verbs(add: Adder) -> None:
     for side, what in (("width", "width"), ("height", "height"), ("short-side", "shorter side")):
         told = f"{what} of what the model makes, in pixels (default: as trained, by the picture's aspect)"
         parser.add_argument(f"--{side}", type=at_least(1), default=0, help=told)
+    parser.add_argument(
+        "--conditions",
+        type=lambda names: tuple(names.split(",")),
+        help="those to activate of text,reference,audio,pose (default: the paper's rules: all that is given)",
+    )
     parser.add_argument("--text", default="", help="a description of what happens, in any language")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument("--model", type=Path, default=MODELS / "3_pose", help="a trained stage (default: %(default)s)")
@@ -118,6 +123,7 @@ def _render(args: argparse.Namespace) -> int:
         image_pose=args.image_pose,
         text=args.text,
         seed=args.seed,
+        conditions=args.conditions,
         video=args.video,
         options=options,
     )

@@ -1,6 +1,6 @@
 """A trained model with its encoders, which makes one segment at a time: from noise to latents under conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Generator:
     encoders: Encoders
     sampling: Sampling
     placement: Placement = field(default_factory=Placement, kw_only=True)
+    before_step: Callable[[], None] | None = field(default=None, kw_only=True)
+    """Called before each evaluation of the network; what it raises ends the segment."""
 
     def codec(self) -> VideoCodec:
         """The codec of the model's latents; it takes and gives tensors of the processor's memory."""
@@ -90,6 +92,8 @@ class Generator:
         empty_text = torch.from_numpy(self.empty_text()).to(conditions.text)
 
         def velocity(x: Tensor, sigma: Tensor, step: int) -> Tensor:
+            if self.before_step:
+                self.before_step()
             asked = branches(conditions, empty_text, *scales(sampling, step))
             return guided_velocity(network, x, sigma, asked, sampling.guidance_batched).to(x)
 
@@ -109,19 +113,22 @@ class LoadedGenerator(Generator):
     """Whether it was trained on samples in mid-stream."""
 
 
-def load_generator(folder: Path, sampling: Sampling) -> LoadedGenerator:
+def load_generator(folder: Path | str, sampling: Sampling | None = None) -> LoadedGenerator:
     """Loads a trained model once, for any number of renderings, where the environment asks for it.
+
+    Args:
+        sampling: how the flow is solved; by default the schema's way.
 
     Raises:
         UserError: the folder holds no model, or one that does not fit its description; the device is not here.
     """
-    placement = Placement.from_environment()
+    folder, placement = Path(folder), Placement.from_environment()
     network, description = load_model(folder)
     sha256 = file_sha256(folder / WEIGHTS)
     return LoadedGenerator(
         network,
         description.encoders,
-        sampling,
+        sampling or Sampling(),
         description.modalities,
         sha256,
         description.midstream_share > 0,

@@ -1,5 +1,6 @@
 """`omnihuman render`: a picture and a driving signal to an MP4 file."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
@@ -9,7 +10,7 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.inference.activation import warn_of_untrained
 from omnihuman.inference.chaining import num_segments
 from omnihuman.inference.generator import LoadedGenerator
-from omnihuman.inference.inputs import read_inputs
+from omnihuman.inference.inputs import RenderInputs, read_inputs
 from omnihuman.inference.kept_segments import KeptSegments
 from omnihuman.inference.long_video import VideoJob, generate_video
 from omnihuman.inference.output import RenderedVideo, write_rendered
@@ -18,6 +19,7 @@ from omnihuman.inference.request import RenderRequest
 from omnihuman.storage.files import remove_abandoned
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Called with finished and all segments."""
 _MAKES_LATENTS = ("inference", "model", "diffusion", "conditions", "encoders", "packed.py")
@@ -42,8 +44,9 @@ def render(
     Raises:
         UserError: an input is missing, unreadable or empty, or the output cannot be written or signed.
     """
-    inputs = read_inputs(request, generator)
-    warn_of_untrained(inputs.video.active, generator.modalities)
+    if request.output is None:
+        raise ValueError("the request names no output: `render_frames` gives frames")
+    inputs = _inputs(request, generator, config)
     told = parameters(request, generator.sampling, config)
     made_of = describe(model or ModelIdentity("", None, generator.sha256), request.inputs(), told)
     with held_work_folder(content_key(render=made_of.content_id, code=code_key(*_MAKES_LATENTS))) as folder:
@@ -56,11 +59,31 @@ def render(
     return video
 
 
+def render_frames(
+    request: RenderRequest, generator: LoadedGenerator, config: Render, progress: Progress
+) -> Iterator[np.ndarray]:
+    """Yields the frames of a video that is not written, float32 [H, W, 3] in 0..1, as the model makes them.
+
+    Raises:
+        UserError: an input is missing, unreadable or empty.
+    """
+    inputs = _inputs(request, generator, config)
+    yield from _frames(generator, VideoJob(inputs.video, request.seed), config, progress)
+
+
 def parameters(request: RenderRequest, sampling: Sampling, config: Render) -> Parameters:
     """All that decides on the video beside the model and the input files."""
     chosen = {} if request.conditions is None else {"conditions": ",".join(request.conditions)}
     options = asdict(request.options)
     return {"text": request.text, "seed": request.seed, **chosen, **options, **asdict(sampling), **asdict(config)}
+
+
+def _inputs(request: RenderRequest, generator: LoadedGenerator, config: Render) -> RenderInputs:
+    inputs = read_inputs(request, generator)
+    warn_of_untrained(inputs.video.active, generator.modalities)
+    if config.chaining == "latent_stream" and not generator.continues_streams:
+        log.warning("the model was trained without training.midstream_share: a long latent_stream may break up")
+    return inputs
 
 
 def _frames(generator: LoadedGenerator, job: VideoJob, config: Render, progress: Progress) -> Iterator[np.ndarray]:

@@ -56,7 +56,8 @@ class RenderRequest:
     """What to render; at least one of sound, pose and video drives it."""
 
     image: Path
-    output: Path
+    output: Path | None
+    """The file to write; None where frames are asked for."""
     audio: Path | None = None
     """A sound file, or a video whose sound is taken."""
     pose: Path | None = None
@@ -107,7 +108,7 @@ class RenderRequest:
             raise UserError("--video-sound takes the sound of --video: give --video, and no --audio")
         if self.image_pose is not None and self.pose_from is None:
             raise UserError("--image-pose says where the person stands before following --pose: give --pose too")
-        if self.output.suffix.lower() != ".mp4":
+        if self.output is not None and self.output.suffix.lower() != ".mp4":
             remedy = f"only .mp4 can be written, name it {self.output.with_suffix('.mp4')}"
             raise UserError(f"--output {self.output}: {remedy}")
         if any("\ud800" <= character <= "\udfff" for character in self.text):
