@@ -54,8 +54,8 @@ def retarget(points: np.ndarray, aspect: float, person: np.ndarray, person_aspec
         person: pose in the picture, [K, 3], in shares of one of `person_aspect`.
 
     Returns:
-        float32 [F, K, 3] in shares of the picture. A frame in which the driver's neck (or nose, where no neck is seen in
-        both) is not seen has no confidence at all. Where the two cannot be compared, the pose is as `placed` gives it.
+        float32 [F, K, 3] in shares of the picture. A frame without the driver's neck (or nose, where a neck is not
+        seen in both) has no confidence at all. Where the two cannot be compared, the pose is as `placed` gives it.
     """
     driver, wanted = _with_middles(points, aspect), _with_middles(person[None], person_aspect)[0]
     root = next((joint for joint in (_NECK, _joint("nose")) if _both(driver, wanted, joint).any()), None)

@@ -72,9 +72,9 @@ def read_skeleton(picture: np.ndarray) -> np.ndarray:
 
 def _colours(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Number of the hue, int [H, W], -1 without one; brightness (1 of limbs, 2 of discs, else 0); the face's white."""
-    hsv = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2HSV_FULL)
+    hsv: np.ndarray = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2HSV_FULL)
     saturation, value = hsv[..., 1], hsv[..., 2]
-    hue = np.where((saturation > 150) & (value > 80), _NUMBER_OF_HUE.take(hsv[..., 0]), -1)
+    hue = np.where((saturation > 150) & (value > 80), _NUMBER_OF_HUE[hsv[..., 0].astype(int)], -1)
     brightness = np.where(value > 195, 2, np.where(value > 80, 1, 0))
     return hue, brightness, (saturation < 60) & (value > 200)
 
