@@ -118,7 +118,7 @@ def test_bad_requests_are_the_users_errors(tmp_path: Path, model: Path, picture:
         (RenderRequest(text, out, audio=sound), model, "cannot be read as a picture"),
         (RenderRequest(picture, out, audio=empty), model, "empty.wav"),
         (RenderRequest(picture, out, audio=tmp_path / "none.wav"), model, "no such file"),
-        (RenderRequest(picture, out, pose=sound), model, "no archive"),
+        (RenderRequest(picture, out, pose=sound), model, "neither .npz nor .json nor a video"),
         (RenderRequest(picture, out, audio=sound), tmp_path, "is missing"),
     ]
     for request, folder, message in cases:
@@ -128,12 +128,12 @@ def test_bad_requests_are_the_users_errors(tmp_path: Path, model: Path, picture:
 
 
 def test_transparency_and_rotation(tmp_path: Path):
-    image = Image.new("RGBA", (20, 10), (255, 0, 0, 0))
+    image = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise by a quarter
     image.save(tmp_path / "x.png", exif=exif)
     pixels = read_picture(tmp_path / "x.png")
-    assert pixels.shape == (20, 10, 3) and (pixels == 255).all()
+    assert pixels.shape == (40, 20, 3) and (pixels == 255).all()
 
 
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="shared/media with real pictures and sounds is not here")
