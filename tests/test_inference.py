@@ -118,7 +118,7 @@ def test_bad_requests_are_the_users_errors(tmp_path: Path, model: Path, picture:
         (RenderRequest(text, out, audio=sound), model, "cannot be read as a picture"),
         (RenderRequest(picture, out, audio=empty), model, "empty.wav"),
         (RenderRequest(picture, out, audio=tmp_path / "none.wav"), model, "no such file"),
-        (RenderRequest(picture, out, pose=sound), model, "neither .npz nor .json nor a video"),
+        (RenderRequest(picture, out, pose=sound), model, "is neither .npz nor .json nor a video"),
         (RenderRequest(picture, out, audio=sound), tmp_path, "is missing"),
     ]
     for request, folder, message in cases:

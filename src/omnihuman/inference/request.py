@@ -100,12 +100,12 @@ class RenderRequest:
             UserError: nothing drives the video, two inputs contradict each other, the output is no .mp4, or a file is
                 missing.
         """
+        if self.options.video_sound and (self.video is None or self.audio is not None):
+            raise UserError("--video-sound takes the sound of --video: give --video, and no --audio")
         if self.sound_from is None and self.pose_from is None:
             raise UserError("nothing drives the video: give --audio, --pose, both, or --video")
         if self.pose is not None and self.video is not None:
             raise UserError("--pose and --video both give a pose: leave one out")
-        if self.options.video_sound and (self.video is None or self.audio is not None):
-            raise UserError("--video-sound takes the sound of --video: give --video, and no --audio")
         if self.image_pose is not None and self.pose_from is None:
             raise UserError("--image-pose says where the person stands before following --pose: give --pose too")
         if self.output is not None and self.output.suffix.lower() != ".mp4":
