@@ -60,7 +60,7 @@ def test_ctrl_c_in_the_middle_leaves_no_file_and_no_process(project: Path) -> No
     assert process.returncode == 130
     assert said.endswith("interrupted\n") and "Traceback" not in said
     assert list(videos.iterdir()) == []
-    gone, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive, [child.cmdline() for child in alive]
 
 
