@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-all test-unit check bench bench-model bench-train bench-data bench-gpu soak format lock golden clean
+.PHONY: help setup setup-dev demo test test-all test-unit check bench bench-model bench-train bench-data bench-render bench-gpu soak format lock golden clean
 
 VENV := $(CURDIR)/.venv
 # An activated or earlier environment of this project must not become the interpreter that builds the next one.
@@ -80,7 +80,7 @@ check: setup-dev ## Style, types, layers, and whether params.yaml is up to date
 golden: setup-dev ## Write the losses anew that a change of form must leave as they are
 	@OMP_NUM_THREADS=1 python -m tests.golden
 
-bench: setup-dev bench-model bench-train bench-data ## Run every benchmark that needs no GPU
+bench: setup-dev bench-model bench-train bench-data bench-render ## Run every benchmark that needs no GPU
 	@python benchmarks/training_step.py
 
 bench-model: setup-dev ## The model against diffusers' class, and packing against padding
@@ -99,6 +99,10 @@ bench-data: setup-dev ## Scorers against a plain decode, decisions, lip sync, ea
 	python benchmarks/lip_sync.py
 	python benchmarks/defects.py
 	python benchmarks/duplicates.py
+
+bench-render: setup-dev ## Guidance, our step against the diffusers pipeline's, what is not the model, real sizes
+	@python benchmarks/render.py
+	python benchmarks/render_sizes.py
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py

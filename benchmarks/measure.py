@@ -4,12 +4,16 @@ import platform
 import re
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Call = Callable[[], object]
 _CLASSES = (
@@ -87,6 +91,37 @@ def peak_bytes(call: Call, device: torch.device) -> int:
     call()
     synchronize(device)
     return torch.cuda.max_memory_allocated()
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most memory that tensors made inside held at one time; works on tensors without memory too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Counts the storage of every new tensor until it is let go."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return made
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self._live += size
+        self.peak = max(self.peak, self._live)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._live -= size
 
 
 def saved_bytes(forward: Call, weights: set[int]) -> int:

@@ -17,14 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
+from scipy.io import savemat
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from measure import machine
 from omnihuman.config.schema.collect import SyntheticCorpus
 from omnihuman.config.schema.score import Score
 from omnihuman.data.manifest import ClipFile
-from omnihuman.data.scorers import aesthetics, syncnet
+from omnihuman.data.scorers import aesthetics, niqe, syncnet
 from omnihuman.data.scorers.content import Scorer
 from omnihuman.data.scorers.registry import scorers_for
 from omnihuman.data.scoring import measure, read_clip
@@ -64,7 +66,15 @@ def random_laion(config: Score, folder: Path, device: torch.device) -> Score:
     return replace(config, **dict(zip(names, files, strict=True)))
 
 
-WEIGHTS: tuple[Callable[[Score, Path, torch.device], Score], ...] = (random_syncnet, random_laion)
+def random_niqe(config: Score, folder: Path, _: torch.device) -> Score:
+    """The same with the statistics that NIQE compares with, which runs on the processor alone."""
+    path, random = folder / "niqe.mat", np.random.default_rng(0)
+    spread = random.normal(size=(niqe.NUM_STATISTICS, niqe.NUM_STATISTICS))
+    savemat(path, {"mu_prisparam": random.normal(size=(1, len(spread))), "cov_prisparam": spread @ spread.T})
+    return replace(config, niqe_weights=str(path), niqe_sha256=file_sha256(path))
+
+
+WEIGHTS: tuple[Callable[[Score, Path, torch.device], Score], ...] = (random_syncnet, random_laion, random_niqe)
 """Each configures one published scorer with random weights."""
 
 
@@ -74,7 +84,7 @@ def drawn_clip(folder: Path) -> ClipFile:
     (plan,) = plan_corpus(corpus, 0)
     write_clip(plan, folder, folder / "truth")
     keypoints = next(folder.glob("*.keypoints*"), None)
-    return ClipFile("clip", next(folder.glob("*.mp4")), keypoints, 0.0, 0.8 * CLIP_SECONDS)
+    return ClipFile("clip", "video", next(folder.glob("*.mp4")), keypoints, 0.0, 0.8 * CLIP_SECONDS)
 
 
 def seconds_of(scorer: Scorer, config: Score, clip: ClipFile, repetitions: int) -> tuple[float, float]:

@@ -62,7 +62,7 @@ def clips(folder: Path) -> dict[str, ClipFile]:
     found = {}
     for number, (name, (path, size)) in enumerate(chosen.items()):
         file = path if size is None else enlarged(path, size, folder / f"{number}.mp4")
-        found[name] = ClipFile(f"clip-{number}", file, None, 0.0, SECONDS)
+        found[name] = ClipFile(f"clip-{number}", "video", file, None, 0.0, SECONDS)
     return found
 
 

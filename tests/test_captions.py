@@ -10,6 +10,7 @@ from tests.tiny_checkpoints import WORDS, save_blip
 from omnihuman.config.schema.caption import Caption
 from omnihuman.data.captions import caption, describe
 from omnihuman.data.manifest import CLIPS, SCORES, SOURCES, read_table, write_table
+from omnihuman.data.material import Material, holding
 from omnihuman.encoders.captioner import BLIP, Blip
 from omnihuman.encoders.weights import find_weights, pinned_weights
 from omnihuman.errors import UserError
@@ -108,6 +109,9 @@ def test_a_network_captions_what_the_sidecar_does_not_and_never_twice(folder: Pa
     assert (first[2]["caption"], first[2]["status"]) == ("", "error") and first[2]["error"]
     (folder / "v1.mp4").unlink()
     assert run(folder, blip) == first
+    assert list(holding(Material(ids={"v1"}), [folder / "home"])), (
+        "a takedown finds what is kept without a table of clips"
+    )
 
 
 def test_weights_that_are_missing_or_others_are_refused(folder: Path, blip: Caption) -> None:

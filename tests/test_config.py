@@ -108,6 +108,8 @@ def test_a_wrong_key_or_value_is_refused_by_name(override: str, said: list[str])
         ("encode.video_tiling=true", ["encode.video_tiling is on", "cosine"]),
         ("score.pose_weights=/dwpose", ["encode.pose_weights is empty", "/dwpose", "set both"]),
         ("caption.method=llava", ["caption.method: unknown 'llava'", "none, template, blip"]),
+        ("sampling.guidance_end=1.5", ["sampling.guidance_end is 1.5", "must not rise", "guidance_text (1)"]),
+        ("sampling.shift=0", ["sampling.shift is 0", "1 for none"]),
         ("model.patch_size=2", ["encode.size_multiple is 8", "multiple of 16"]),
         ("model.rope_axes=[8, 12, 14]", ["model.rope_axes is [8, 12, 14]", "= 32"]),
         ("model.rope_axes=[9, 11, 12]", ["model.rope_axes is [9, 11, 12]", "even"]),

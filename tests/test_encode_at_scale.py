@@ -162,6 +162,12 @@ def test_an_estimate_times_clips_keeps_them_and_says_the_bytes(folder: Path, mon
     really = sum(path.stat().st_size for path in encoded.glob("shard-*"))
     assert before.shard_bytes == pytest.approx(really, rel=0.05)
     assert estimate(plan_of(TWO_SIZES, folder)).shard_bytes == pytest.approx(really, rel=0.001)
+    elsewhere = replace(TWO_SIZES, shards_at=str(folder / "elsewhere"))
+    run(elsewhere, folder)
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(folder / "another_machine"))
+    there = estimate(plan_of(elsewhere, folder))
+    assert (there.num_kept, there.num_timed, there.worker_seconds) == (2, 0, 0.0)
+    assert there.shard_bytes == there.bytes_there == really
     assert "2 clips, 1.6 s of video; 0 are" in str(before) and "1 on cpu" in str(before)
     assert "work: 2:46:41 h of one worker" in str(replace(before, worker_seconds=10_000.3))
     long = estimate(plan_of(replace(TWO_SIZES, num_frames=41), folder))

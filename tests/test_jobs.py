@@ -49,7 +49,9 @@ pytest_plugins = ["tests.batch_fixtures"]
         ({"image": "a.png", "parameters": {"num_step": 2}}, "did you mean parameters.num_steps?"),
         ({"image": "a.png", "parameters": {"crf": 99}}, "parameters: render.crf is 99"),
         ({"image": "a.png", "parameters": {"upscale": 0}}, "parameters: render.upscale is 0"),
-        ({"image": "a.png", "parameters": {"shift": 0}}, "parameters.shift: is 0"),
+        ({"image": "a.png", "parameters": {"shift": 0}}, "parameters: sampling.shift is 0"),
+        ({"image": "a.png", "parameters": {"solver": "rk4"}}, "parameters: sampling.solver: unknown 'rk4'"),
+        ({"image": "a.png", "parameters": {"shift_by_tokens": 1}}, "parameters.shift_by_tokens: is 1, expected true"),
         ({"image": "a.png", "parameters": [1]}, "parameters: is [1], expected an object"),
         ('{"image": "a.png", "audio": "s.wav", "parameters": {"shift": NaN}}', "parameters.shift: is NaN"),
         ('{"image": "a.png", "audio": "s.wav", "seed": ' + "9" * 5000 + "}", "seed: is Infinity"),
@@ -95,12 +97,18 @@ def test_a_file_without_jobs(tmp_path: Path, content: bytes | None, said: str) -
 def test_a_job_overrides_parameters_and_paths_are_relative_to_the_file(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = {"image": "a.png", "seed": 5, "text": "a wave", "parameters": {"num_steps": 3, "guidance_audio": 1}}
+    job = {
+        "image": "a.png",
+        "seed": 5,
+        "text": "a wave",
+        "parameters": {"num_steps": 3, "guidance_audio": 1, "shift_by_tokens": True},
+    }
     path = write_jobs(inputs, job)
     monkeypatch.chdir("/")
     (read,) = read_jobs(path, Path("anywhere"), PARAMS)
     assert read.files == {"image": inputs / "a.png", "audio": inputs / "s.wav"} and read.output is None
-    assert read.sampling == replace(PARAMS.sampling, num_steps=3, guidance_audio=1.0) and read.render == PARAMS.render
+    assert read.sampling == replace(PARAMS.sampling, num_steps=3, guidance_audio=1.0, shift_by_tokens=True)
+    assert read.render == PARAMS.render
     assert read.parameters()["text"] == "a wave" and read.parameters()["seed"] == 5
 
 

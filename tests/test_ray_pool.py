@@ -1,12 +1,16 @@
-"""Ray gives what the local pool gives; where the optional package is missing, this is skipped."""
+"""Ray gives what the local pool gives, and says so where it cannot."""
 
 import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 from tests.counted_scoring import write_corpus
 from tests.test_published_encode import inputs_of
 
@@ -17,17 +21,18 @@ from omnihuman.data.manifest import CAPTIONS, DECISIONS, write_table
 from omnihuman.data.precompute import encode
 from omnihuman.data.scoring import score
 from omnihuman.errors import UserError
+from omnihuman.media import ray_pool
 from omnihuman.media.ray_pool import run_on_ray
 from omnihuman.media.worker import Limits, RunGuarded, run_guarded
 
-ray = pytest.importorskip("ray", reason="the optional package ray is not installed: pip install '.[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """Two processors of this machine, and no trace of them afterwards."""
+    """Two processors of this machine and no GPU, and no trace of them afterwards."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setenv("OMNIHUMAN_WORKERS", "2")
         # Ray's processes import this file as this one does.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
@@ -59,8 +64,44 @@ def test_outcomes_are_those_of_the_local_pool_and_a_hanging_decoder_is_killed() 
     assert list(run_on_ray(misbehaves, [], limits, "")) == []
 
 
+def loses_its_process(marks: Path, item: int) -> int:
+    """Ray's process is killed by item 0 the first time, and by item 3 always."""
+    mark = marks / str(item)
+    if item == 3 or (item == 0 and not mark.exists()):
+        mark.touch()
+        psutil.Process().parents()[1].kill()  # beyond the server that forks guarded workers
+        time.sleep(60)
+    return item
+
+
+def test_an_item_whose_process_is_lost_again_and_again_is_an_error_and_costs_no_other(tmp_path: Path) -> None:
+    outcomes = list(run_on_ray(partial(loses_its_process, tmp_path), range(4), Limits(100.0, 500), ""))
+    assert [(outcome.index, outcome.status, outcome.value) for outcome in outcomes] == [
+        (0, "ok", 0),
+        (1, "ok", 1),
+        (2, "ok", 2),
+        (3, "error", None),
+    ]
+    assert "lost the process or the node 3 times" in outcomes[3].error
+
+
+def test_a_node_with_other_code_refuses_and_does_not_even_read_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def double(item):\n    return 2 * item\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ray_pool, "code_key", lambda *_: "of another commit")
+    with pytest.raises(UserError, match=r"has other code in \S+omnihuman than .* install the same commit"):
+        list(run_on_ray(import_module("only_here").double, [1, 2], Limits(10.0, 500), ""))
+
+
+def test_a_cluster_without_a_gpu_is_refused_where_one_is_asked_for() -> None:
+    with pytest.raises(UserError, match="the Ray cluster has none"):
+        list(run_on_ray(misbehaves, [0], Limits(10.0, 500, on_gpu=True), ""))
+
+
 def test_tables_are_those_of_the_local_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_corpus(tmp_path, 10)
+    write_corpus(tmp_path, 5)
     (tmp_path / "v003.mp4").write_bytes(b"no video")
 
     def tables(name: str, run: RunGuarded) -> list[bytes]:

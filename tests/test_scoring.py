@@ -10,7 +10,9 @@ from omnihuman.config.schema.score import Score
 from omnihuman.data import kept_scores, scoring
 from omnihuman.data.deciding import Tables, decide
 from omnihuman.data.manifest import CLIPS, SOURCES, read_table, write_table
+from omnihuman.data.material import Material, find_material, holding
 from omnihuman.data.scorers.content import Scorer
+from omnihuman.data.takedowns import RECORD, TakenDown
 from omnihuman.media.worker import Limits, Outcome, RunGuarded, run_guarded
 from omnihuman.media.write import write_video
 
@@ -31,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "truth" / f"{name}.json").write_text("{}")
         sources.append(
             {field.name: None for field in SOURCES}
-            | {"source_id": name, "path": path.name, "keypoints_path": "", "status": "ok"}
+            | {"source_id": name, "path": path.name, "identity": name, "keypoints_path": "", "status": "ok"}
         )
         status = "error" if index == 3 else "ok"
         clips.append(
@@ -104,6 +106,22 @@ def test_a_killed_call_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     decoded = []
     assert run(folder, recording(decoded)) == whole
     assert decoded == ["c1", "c2"]
+
+
+def test_kept_scores_of_a_cut_without_a_table_tell_a_takedown_whose_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_scores, "CLIPS_PER_CHUNK", 1)
+    run(folder)
+    for name in ("clips", "scores", "strips"):
+        (folder / f"{name}.parquet").unlink()
+    found = []
+    for person in ("v0", "v1"):
+        material = Material()
+        find_material(material, person, TakenDown(folder / RECORD), [folder])
+        found.append(set(holding(material, [folder / "home"])))
+    assert [sorted(path.name[:6] for path in files) for files in found] == [["chunk-", "strips"]] * 2
+    assert set.union(*found) == {path for path in (folder / "home").rglob("*.parquet")}
 
 
 def test_neither_the_order_of_finishing_nor_the_size_of_blocks_changes_the_rows(

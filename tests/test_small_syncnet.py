@@ -16,6 +16,7 @@ from omnihuman.data.own_syncnet import compare_held_out, train_syncnet
 from omnihuman.data.scorers.registry import check_weights, scorers_for
 from omnihuman.data.scorers.small_syncnet import lag_similarities, mouths_of
 from omnihuman.data.syncnet_training import Speaker, contrast, fit
+from omnihuman.data.trained_networks import networks_trained_on, note_network
 from omnihuman.encoders.small_syncnet import (
     EMBEDDING,
     SmallSyncNet,
@@ -109,6 +110,20 @@ def test_a_takedown_finds_the_network_that_knows_a_person(network: SmallSyncNet,
     save_small_syncnet(network, replace(TOLD, source_ids=("0123456789abcdef", "fedcba9876543210")), path)
     assert list(holding(Material(ids={"fedcba9876543210"}), [tmp_path])) == [path]
     assert not list(holding(Material(ids={"0123456789abcdff"}), [tmp_path]))
+
+
+def test_networks_elsewhere_are_remembered(
+    network: SmallSyncNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNIHUMAN_HOME", str(tmp_path / "home"))
+    assert networks_trained_on({"a"}) == ([], [])
+    paths = [tmp_path / f"{name}.safetensors" for name in ("gone", "one", "other")]
+    for path, ids in zip(paths, (("a",), ("a", "b"), ("c",)), strict=True):
+        save_small_syncnet(network, replace(TOLD, source_ids=ids), path)
+        note_network(path)
+        note_network(path)
+    paths[0].unlink()
+    assert networks_trained_on({"a", "z"}) == ([paths[1]], [paths[0]])
 
 
 def test_weights_from_clips_that_forbid_commercial_use_are_refused(network: SmallSyncNet, tmp_path: Path) -> None:

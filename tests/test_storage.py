@@ -8,7 +8,7 @@ from threading import Timer
 
 import pytest
 
-from omnihuman.storage.files import file_sha256, publish, publish_folder
+from omnihuman.storage.files import file_sha256, publish, publish_folder, remove_abandoned
 from omnihuman.storage.work import content_key, held_work_folder, omnihuman_home, work_folder
 
 
@@ -57,6 +57,24 @@ def test_a_killed_writer_leaves_the_old_content(kind: str, tmp_path: Path) -> No
         result = subprocess.run([sys.executable, "-c", program, str(path), content], check=False)
         assert result.returncode == ended
     assert (path if kind == "publish" else path / "file").read_text() == "old"
+
+
+def test_what_a_killed_writer_had_begun_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "video [1].mp4"
+    program = (
+        "import os, signal, sys; from pathlib import Path; from omnihuman.storage import files\n"
+        "with files.publish(Path(sys.argv[1])) as t:\n"
+        "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    (abandoned,) = tmp_path.iterdir()
+    with publish(path) as temporary:
+        temporary.write_text("whole")
+        remove_abandoned(tmp_path / "video.mp4")
+        assert abandoned.exists(), "it belongs to another file"
+        remove_abandoned(path)
+        assert not abandoned.exists() and temporary.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_digest_is_of_the_content(tmp_path: Path) -> None:

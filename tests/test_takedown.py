@@ -19,6 +19,8 @@ from tests.small_project import clone_project, environment, wait_until
 
 from omnihuman.data.manifest import read_table
 from omnihuman.data.takedowns import Takedown, TakenDown, key_sha256, write_takedown
+from omnihuman.data.trained_networks import note_network
+from omnihuman.encoders.small_syncnet import SmallSyncNet, TrainedOn, save_small_syncnet
 from omnihuman.storage.files import file_sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -101,7 +103,17 @@ def traces(clone: Path, person: pd.DataFrame, clip_ids: list[str], videos: list[
     return found
 
 
-def test_nothing_of_a_person_is_left_and_the_chain_goes_on(trained: Path) -> None:
+def network_of(person: pd.DataFrame, path: Path) -> Path:
+    """Weights that say they were trained on the person; where they lie is noted."""
+    known = TrainedOn(1, 1, ("CC0-1.0",), tuple(person["source_id"]), 1, 0, 0.9, 0.8, 1.0)
+    save_small_syncnet(SmallSyncNet(), known, path)
+    note_network(path)
+    return path
+
+
+def test_nothing_of_a_person_is_left_and_the_chain_goes_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sources = read_table(trained / "data/sources/sources.parquet")
     encoded = read_table(trained / "data/encoded/samples.parquet")
     key = encoded.query("split == 'test' and audio_eligible")["identity"].iloc[0]
@@ -109,6 +121,9 @@ def test_nothing_of_a_person_is_left_and_the_chain_goes_on(trained: Path) -> Non
     clips = read_table(trained / "data/clips.parquet")
     clip_ids = list(clips[clips["source_id"].isin(person["source_id"])]["clip_id"])
     videos = [(trained / "data/sources" / path).read_bytes() for path in person["path"]]
+    monkeypatch.setenv("OMNIHUMAN_HOME", environment(trained, "takedown")["OMNIHUMAN_HOME"])
+    network = network_of(person, tmp_path / "own.safetensors")
+    inside = network_of(person, trained / "data/lip_sync.safetensors")
     before = traces(trained, person, clip_ids, videos)
     shown = [path for path in files(trained) if "artifacts" in path.parts and path.suffix in (".png", ".mp4")]
     places = {path.relative_to(trained.parent).parts[0] for path in before}
@@ -116,7 +131,9 @@ def test_nothing_of_a_person_is_left_and_the_chain_goes_on(trained: Path) -> Non
     assert any((trained.parent / "bucket/shards").iterdir()) and not list((trained / "data/encoded").glob("shard-*"))
 
     said = run(trained, "omnihuman", "data", "takedown", key, "--dry-run")
-    assert "trained on this person: omnihuman 1" in said and "nothing was removed" in said
+    for name in ("omnihuman 1", network):
+        assert f"trained on this person: {name}\n" in said
+    assert "nothing was removed" in said and f"on this person: {inside}" not in said
     assert traces(trained, person, clip_ids, videos) == before and not TakenDown(trained / "takedowns.jsonl").entries
     assert "no video has the takedown key" in run(trained, "omnihuman", "data", "takedown", "nobody", code=2)
 
@@ -131,8 +148,9 @@ def test_nothing_of_a_person_is_left_and_the_chain_goes_on(trained: Path) -> Non
     assert traces(trained, person, clip_ids, videos) == []
     assert not [path for path in shown if path.exists()] and not list((trained / "renders").iterdir())
     (entry,) = TakenDown(trained / "takedowns.jsonl").entries.values()
-    assert entry.key_sha256 == key_sha256(key) and entry.models == ("omnihuman 1",) and entry.finished
+    assert entry.key_sha256 == key_sha256(key) and entry.models == (str(network), "omnihuman 1") and entry.finished
     assert set(person["sha256"]) <= set(entry.files_sha256) and key not in (trained / "takedowns.jsonl").read_text()
+    assert network.exists() and not inside.exists() and "not known whether" not in said
     assert "trained on this person: omnihuman 1" in said and not list((trained / ".dvc/tmp").glob("takedown-*"))
 
     dvc(trained, "repro", "encode")

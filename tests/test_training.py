@@ -8,20 +8,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests.tiny import CONFIG, random_model, write_encoded
+from tests.tiny import CONFIG, WIDTHS, random_model, write_encoded
 
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.stage import Activation, Mix, Stage, Training
+from omnihuman.data.shards import EncodedClip
 from omnihuman.errors import UserError
 from omnihuman.model.checkpoint import load_model
 from omnihuman.training import run as run_module
-from omnihuman.training.dataset import SampleSettings, StagePacks, active_conditions
-from omnihuman.training.module import StageModule, learning_rate_share
+from omnihuman.training.dataset import (
+    SampleSettings,
+    StagePacks,
+    active_conditions,
+    make_sample,
+    pack_samples,
+    starts_in_midstream,
+)
+from omnihuman.training.module import StageModule, learning_rate_share, sample_losses
 from omnihuman.training.muon import Muon
 from omnihuman.training.optimizer import make_optimizer
 from omnihuman.training.run import StageRun, stage_key, train_stage
-from omnihuman.training.sampling import SampleOrder, draw_weights
+from omnihuman.training.sampling import Draw, SampleOrder, draw_weights
 
 TRAINING = Training(global_batch_size=2, warmup_steps=2, checkpoint_every_steps=2, log_every_steps=1)
 FIRST = StageRun("1_text_image", Stage(steps=4), TRAINING, CONFIG, Diffusion(), seed=3)
@@ -97,6 +105,34 @@ def test_batches_carry_conditions_of_eligible_clips_only(tmp_path):
     conditions = part.conditions
     assert conditions.audio_on.tolist() == (rows == 0).tolist()
     assert conditions.pose_on.tolist() == (rows == 1).tolist()
+
+
+def test_samples_in_midstream_share_a_pack_with_others():
+    """As long as the share says, one latent shorter, and the loss of each is what it is alone."""
+    random = np.random.default_rng(5)
+    latents = random.standard_normal((2, WIDTHS.latent_channels, 5, 2, 2)).astype(np.float16)
+    clip = EncodedClip(
+        latents, np.array([0, 20], np.int32), latents[:, :, 0], np.array([0, 20], np.int32),
+        random.standard_normal((40, 1, WIDTHS.speech_width)).astype(np.float16), np.zeros(0, np.int16),
+        random.random((40, 17, 3), dtype=np.float32), random.standard_normal((2, 64)).astype(np.float16),
+    )  # fmt: skip
+    midstream = replace(settings(Activation(1, 1, 1, 1)), motion_frames_share=0.5, midstream_share=0.5)
+    samples = []
+    for index in range(400):
+        active = active_conditions(midstream, index, has_audio=True, has_pose=True)
+        sample = make_sample(clip, Draw(0, index), active, midstream, np.zeros((1, 64), np.float32))
+        assert sample.latents.shape[2] == (4 if starts_in_midstream(midstream, index, active) else 5)
+        assert sample.conditions.keypoints.shape[1] == (16 if sample.latents.shape[2] == 4 else 17)
+        assert active.motion or sample.latents.shape[2] == 5
+        samples.append(sample)
+    assert 0.2 < np.mean([sample.latents.shape[2] == 4 for sample in samples]) < 0.3
+    model, few = random_model(), samples[:16]
+    pack = pack_samples(few)
+    assert {part.latents.shape[2] for part in pack} == {4, 5}
+    together = sample_losses(model, pack, Diffusion())
+    alone = {id(sample): sample_losses(model, (sample,), Diffusion()).item() for sample in few}
+    in_order = [alone[id(s)] for part in pack for s in few if s.latents.shape[2] == part.latents.shape[2]]
+    np.testing.assert_allclose(together.detach().numpy(), in_order, rtol=1e-4)
 
 
 def test_learning_rate_warms_up_and_decays():

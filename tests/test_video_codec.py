@@ -57,6 +57,19 @@ def test_five_frames_are_a_prefix_of_a_longer_encoding():
     torch.testing.assert_close(CODEC.encode(video[:, :, :5]), CODEC.encode(video)[:, :, :2])
 
 
+@pytest.mark.parametrize("frames", [1, 5, 17])
+def test_a_stream_equals_the_whole(frames: int) -> None:
+    video = smooth_video(frames)
+    latents = CODEC.encode(video)
+    encoded = list(CODEC.encode_stream(video[:, :, max(0, last - 4) : last] for last in range(1, frames + 1, 4)))
+    torch.testing.assert_close(torch.cat(encoded, dim=2), latents, rtol=0, atol=0)
+    parts = list(CODEC.decode_stream(latents[:, :, t : t + 1] for t in range(latents.shape[2])))
+    assert [part.shape[2] for part in parts] == [1, *[4] * (frames // 4)]
+    torch.testing.assert_close(torch.cat(parts, dim=2), CODEC.decode(latents), rtol=0, atol=0)
+    with pytest.raises(UserError, match="chunk 1 of a video has 3 frames: the codec takes 4"):
+        list(CODEC.encode_stream([video[:, :, :1], torch.zeros(1, 3, 3, 32, 48)]))
+
+
 @pytest.mark.parametrize(("frames", "height"), [(16, 32), (17, 30)])
 def test_wrong_sizes_are_refused(frames: int, height: int):
     with pytest.raises(UserError, match="cannot be encoded"):

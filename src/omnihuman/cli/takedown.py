@@ -39,6 +39,8 @@ class _Found:
     models: list[str]
     unknown: list[str]
     """Versions whose data is not in this cache."""
+    unread: list[Path]
+    """Networks of `data train-syncnet` that are not there or cannot be read."""
 
 
 def add_verbs(add: Adder) -> None:
@@ -94,6 +96,7 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
     from omnihuman.data.material import Material, find_material, holding, shards_with
     from omnihuman.data.shard_reading import SHARDS_VARIABLE
     from omnihuman.data.takedowns import key_sha256
+    from omnihuman.data.trained_networks import networks_trained_on
     from omnihuman.pipeline.objects import (
         folders_with,
         members_named,
@@ -137,6 +140,8 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
     digests = data_of_versions()
     recorded = taken_down.entries.get(key_sha256(key))  # by a call before, which has removed what told so
     models = {name for name, data in digests.items() if data in folders} | set(recorded.models if recorded else ())
+    networks, unread = networks_trained_on(material.ids)
+    models |= {str(path) for path in networks if path not in files}
     cached = {path.parent.name + path.name for path in cache.glob("*/*.dir")} | folders
     return _Found(
         material=material,
@@ -147,6 +152,7 @@ def _find(root: Path, key: str, taken_down: "TakenDown", noted: Path) -> _Found:
         pictures=pictures_of(folders),
         models=sorted(models),
         unknown=[name for name, data in digests.items() if data not in cached and name not in models],
+        unread=[path for path in unread if not any(path.is_relative_to(place) for place in generated)],
     )
 
 
@@ -161,6 +167,8 @@ def _say(found: _Found, root: Path) -> None:
         print(f"trained on this person: {name}")
     for name in found.unknown:
         print(f"not known whether trained on this person, as its data is not in this cache: {name}")
+    for path in found.unread:
+        print(f"not known whether trained on this person, as it is not there or cannot be read: {path}")
     for path in sorted(material.paths):
         original = Path(path)
         if original.is_absolute() and original.is_file() and original not in found.files:

@@ -9,7 +9,7 @@ from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
-from omnihuman.config.schema.evaluate import Render
+from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.score import Score
@@ -24,7 +24,8 @@ MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _MAY_BE_ZERO = (
     "warmup_steps", "profile_steps", "loader_workers", "keep_every_steps", "validate_every_steps", "probe_every_steps",
-    "gradient_clip", "weight_decay", "render.fps",
+    "gradient_clip", "weight_decay", "guidance_annealing_steps", "guidance_text_steps", "guidance_text",
+    "guidance_audio", "guidance_end", "vae_tile_pixels", "render.fps",
 )  # fmt: skip
 _AT_LEAST_ONE = (
     "shard_clips", "windows_per_clip", "clips_per_worker", "upscale", "num_identities", "clips_per_identity",
@@ -48,6 +49,11 @@ _LISTS = (".txt", ".parquet", ".csv")
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
+_SAMPLING = {
+    "solver": ("euler", "heun", "adams_bashforth"),
+    "guidance_annealing": ("constant", "linear", "cosine"),
+    "precision": ("float32", "bfloat16"),
+}
 _ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -81,6 +87,7 @@ def check(params: Params) -> None:
         *_check_model(params.model),
         *_check_training(params.training),
         *_check_compute(params.compute, params.training),
+        *check_sampling(params.sampling),
         *check_stages(params.stages, params.training, params.encode),
     ]
     if problems:
@@ -272,6 +279,31 @@ def _check_render(render: Render) -> Iterator[str]:
             yield f"render.{key} is {value}: set an even number up to {_MAX_PIXELS_OF_A_SIDE}, or 0 for the picture's"
     if not render.label.isprintable():
         yield f"render.label is {render.label!r}: it is drawn as one line, leave out what cannot be printed"
+
+
+def check_sampling(sampling: Sampling) -> Iterator[str]:
+    """What is wrong with it, guidance that rises over the steps among it."""
+    yield from _check_choices("sampling", sampling, _SAMPLING)
+    if sampling.vae_tile_pixels % (4 * LATENT_PIXELS):
+        yield f"sampling.vae_tile_pixels is {sampling.vae_tile_pixels}: set a multiple of {4 * LATENT_PIXELS}, or 0"
+    if sampling.shift <= 0:
+        yield f"sampling.shift is {sampling.shift:g}: set it above 0, 1 for none"
+    elif sampling.shift_by_tokens and sampling.shift != 1:
+        yield f"sampling.shift is {sampling.shift:g}: sampling.shift_by_tokens sets it, leave it at 1"
+    is_constant = sampling.guidance_annealing == "constant"
+    end = 0.0 if is_constant else sampling.guidance_end
+    for key in ("guidance_text", "guidance_audio"):
+        if (first := getattr(sampling, key)) < end:
+            yield (
+                f"sampling.guidance_end is {end:g}: guidance must not rise over the steps, set it to at most"
+                f" sampling.{key} ({first:g}), or sampling.guidance_annealing=constant"
+            )
+    last_text = sampling.guidance_text if is_constant else end
+    if sampling.guidance_text_steps and last_text < 1:
+        yield (
+            f"sampling.guidance_text_steps is {sampling.guidance_text_steps}: from there on text has scale 1, which"
+            f" must not lie above its scale before ({last_text:g}); set it to 0"
+        )
 
 
 def _check_choices(section: str, config: Any, choices: dict[str, tuple[str, ...]]) -> Iterator[str]:

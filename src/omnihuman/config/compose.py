@@ -23,7 +23,7 @@ from omnihuman.errors import UserError
 from omnihuman.nested import leaves
 
 CONF = Path("conf")
-GROUPS = ("corpus", "model", "recipe", "policy", "compute")
+GROUPS = ("corpus", "model", "recipe", "policy", "compute", "sampling")
 DEBUG = "debug"
 """A group that no profile names; where an override does, its file comes after the profile's own keys."""
 SYNTHETIC = "synthetic"

@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from omnihuman.config.schema.caption import Caption
 from omnihuman.data.manifest import CAPTIONS, SOURCES_TABLE, ClipFile, clip_file, read_table, write_table
@@ -33,6 +34,8 @@ MANY_FACES, SPEECH, DARK = 1.5, 0.3, 0.2
 MOVEMENTS = ((0.06, "moving a lot"), (0.01, "moving a little"), (0.0, "hardly moving"))
 """By the least motion, in picture diagonals a second."""
 CLIPS_PER_CHUNK = 16
+KEPT = pa.schema([(name, pa.string()) for name in ("clip_id", "source_id", "caption")])
+"""Of finished captions; by the source a takedown finds them."""
 FPS = 25.0
 
 
@@ -126,12 +129,12 @@ def _by_network(config: Caption, jobs: list[ClipFile]) -> dict[str, _Made]:
         made = {clip_id: _Made(text) for clip_id, text in _kept(folder)}
         limits = Limits(config.deadline_seconds, config.memory_megabytes)
         todo = [job for job in jobs if job.clip_id not in made]
-        fresh: dict[str, str] = {}
+        fresh: dict[str, tuple[str, str]] = {}
         for outcome in run_guarded(partial(_caption_clip, config), todo, limits, "caption"):
-            clip_id = todo[outcome.index].clip_id
-            made[clip_id] = _Made(outcome.value or "", outcome.status, outcome.error)
+            job = todo[outcome.index]
+            made[job.clip_id] = _Made(outcome.value or "", outcome.status, outcome.error)
             if outcome.status == "ok":
-                fresh[clip_id] = outcome.value or ""
+                fresh[job.clip_id] = job.source_id, outcome.value or ""
             if len(fresh) == CLIPS_PER_CHUNK or (fresh and outcome.index == len(todo) - 1):
                 _keep(folder, fresh)
                 fresh = {}
@@ -158,6 +161,9 @@ def _kept(folder: Path) -> Iterator[tuple[str, str]]:
         yield from read_table(path)[["clip_id", "caption"]].itertuples(index=False, name=None)
 
 
-def _keep(folder: Path, made: dict[str, str]) -> None:
-    rows = [{"clip_id": clip_id, "caption": text, "origin": "blip", "status": "ok"} for clip_id, text in made.items()]
-    write_table(rows, CAPTIONS, folder / f"{content_key(clips=sorted(made))}.parquet")
+def _keep(folder: Path, made: dict[str, tuple[str, str]]) -> None:
+    """Keeps source and caption by clip."""
+    rows = [
+        {"clip_id": clip_id, "source_id": source_id, "caption": text} for clip_id, (source_id, text) in made.items()
+    ]
+    write_table(rows, KEPT, folder / f"{content_key(clips=sorted(made))}.parquet")

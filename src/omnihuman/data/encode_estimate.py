@@ -22,10 +22,12 @@ from omnihuman.data.clip_encoding import (
 )
 from omnihuman.data.encoding_plan import Plan, Row
 from omnihuman.data.imported_clips import keep_imported
+from omnihuman.data.precompute import lengths_at
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.encoders.video_codec import SPATIAL_FACTOR, num_latent_frames
 from omnihuman.errors import UserError
 from omnihuman.media.worker import run_guarded
+from omnihuman.storage.ranges import files_at
 
 _TIMED_PER_WORKER = 4
 _HALF, _SINGLE = 2, 4
@@ -38,7 +40,7 @@ class Estimate:
 
     num_clips: int
     num_kept: int
-    """Clips that are encoded already, the timed ones not counted."""
+    """Clips that are encoded already, here or in shards at `encode.shards_at`, the timed ones not counted."""
     num_too_short: int
     """Clips of less than one window, which will be errors."""
     num_timed: int
@@ -48,6 +50,8 @@ class Estimate:
     workers: int
     devices: list[str]
     shard_bytes: int
+    bytes_there: int
+    """Of shards that are at `encode.shards_at` already."""
     free_bytes: int
     """Below `$OMNIHUMAN_HOME`, where every clip is kept beside its shard."""
 
@@ -57,8 +61,8 @@ class Estimate:
             f"{self.num_clips} clips, {_interval(self.video_seconds)} of video; {self.num_kept} are encoded already",
             f"work: {_interval(self.worker_seconds)} of one worker, {_interval(self.worker_seconds / self.workers)}"
             f" with {self.workers} on {', '.join(self.devices)}; {self.num_timed} clips were timed",
-            f"bytes: {_bytes(self.shard_bytes)} of shards, and as much below $OMNIHUMAN_HOME/work, where"
-            f" {_bytes(self.free_bytes)} are free",
+            f"bytes: {_bytes(self.shard_bytes)} of shards, of which {_bytes(self.bytes_there)} are at encode.shards_at;"
+            f" the others lie below $OMNIHUMAN_HOME/work as well, where {_bytes(self.free_bytes)} are free",
         ]
         if self.num_too_short:
             lines.append(
@@ -77,19 +81,21 @@ def _bytes(number: int) -> str:
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Encodes and times a few clips that are not kept yet, chosen by the hash of their content, in the plan's workers.
+    """Encodes and times a few clips that are not encoded yet, chosen by their content's hash, in the plan's workers.
 
     Raises:
-        UserError: none of them could be encoded.
+        UserError: none of them could be encoded, or `encode.shards_at` cannot be used.
     """
     keep_imported(plan)
+    there, bytes_there = _there(plan)
     good = [row for row in plan.rows if _num_windows(plan, row)]
-    missing = [row for row in good if not plan.kept.has(row)]
+    missing = [row for row in good if row["clip_id"] not in there and not plan.kept.has(row)]
     chosen = sorted(missing, key=lambda row: plan.kept.key_of([row]))[: _TIMED_PER_WORKER * plan.workers]
     timed = _time(plan, chosen)
     seconds_per_pixel = timed.seconds / timed.codec_pixels if timed.codec_pixels else 0.0
-    kept = [row for row in good if plan.kept.has(row)]
-    left = [row for row in good if not plan.kept.has(row)]
+    to_come = [row for row in good if row["clip_id"] not in there]
+    kept = [row for row in to_come if plan.kept.has(row)]
+    left = [row for row in to_come if not plan.kept.has(row)]
     return Estimate(
         num_clips=len(plan.rows),
         num_kept=len(good) - len(missing),
@@ -99,10 +105,22 @@ def estimate(plan: Plan) -> Estimate:
         worker_seconds=seconds_per_pixel * sum(_codec_pixels(plan, row) for row in missing),
         workers=plan.workers,
         devices=plan.devices,
-        shard_bytes=sum(map(plan.kept.num_bytes, kept))
+        shard_bytes=bytes_there
+        + sum(map(plan.kept.num_bytes, kept))
         + sum(round(_bytes_without_text(plan, row) + timed.text_bytes) for row in left),
+        bytes_there=bytes_there,
         free_bytes=shutil.disk_usage(plan.kept.folder).free,
     )
+
+
+def _there(plan: Plan) -> tuple[set[str], int]:
+    """The clips that shards at `encode.shards_at` hold, and the bytes of these shards."""
+    place = plan.config.shards_at
+    if not place:
+        return set(), 0
+    found = {shard.name: lengths_at(place, shard.name) for shard in plan.shards()}
+    num_bytes = sum(files_at(place).size(name) or 0 for name, clips in found.items() if clips)
+    return {clip_id for clips in found.values() for clip_id in clips}, num_bytes
 
 
 @dataclass(frozen=True)

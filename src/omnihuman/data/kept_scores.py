@@ -14,12 +14,16 @@ from omnihuman.storage.work import content_key
 
 CLIPS_PER_CHUNK = 16
 """Finished clips are kept in files of so many; a killed run loses less than one."""
+_SOURCE = pa.field("source_id", pa.string())
+"""The column that kept files have on top of the tables' own."""
 
 
 @dataclass(frozen=True)
 class Scored:
     """What came of one clip."""
 
+    source_id: str
+    """Of the clip's video, by which a takedown finds what is kept."""
     rows: list[dict]
     """Of the score table."""
     strip: bytes = b""
@@ -59,9 +63,13 @@ class KeptScores:
             return
         path = self._folder / f"chunk-{content_key(clips=sorted(self._chunk))}.parquet"
         # Strips come first: what is found again has its scores, and then its strip too.
-        write_table(strip_rows(self._chunk), STRIPS, _strips_beside(path))
-        rows = [{**row, "clip_id": key} for key, scored in self._chunk.items() for row in scored.rows]
-        write_table(rows, SCORES, path)
+        write_table(_strip_rows(self._chunk), STRIPS.append(_SOURCE), _strips_beside(path))
+        rows = [
+            {**row, "clip_id": key, "source_id": scored.source_id}
+            for key, scored in self._chunk.items()
+            for row in scored.rows
+        ]
+        write_table(rows, SCORES.append(_SOURCE), path)
         self._remember(path, self._chunk)
         self._chunk = {}
 
@@ -75,22 +83,13 @@ class KeptScores:
         for number, own in by_file.items():
             path, values = self._files[number], pa.array(own, pa.string())
             for parts, file in ((scores, path), (strips, _strips_beside(path))):
-                table = pq.read_table(file)
+                table = pq.read_table(file).drop_columns(_SOURCE.name)
                 parts.append(table.filter(pc.is_in(table["clip_id"], value_set=values)))
         return pa.concat_tables(scores), pa.concat_tables(strips)
 
     def _remember(self, path: Path, keys: Iterable[str]) -> None:
         self._files.append(path)
         self._file_of_key |= dict.fromkeys(keys, len(self._files) - 1)
-
-
-def strip_rows(scored: dict[str, Scored]) -> list[dict]:
-    """Rows of the table of strips."""
-    return [
-        {"clip_id": name, "strip": one.strip, "fingerprint": one.fingerprint}
-        for name, one in scored.items()
-        if one.strip
-    ]
 
 
 def in_order(table: pa.Table, keys: Sequence[str], clip_ids: Sequence[str]) -> pa.Table:
@@ -102,6 +101,14 @@ def in_order(table: pa.Table, keys: Sequence[str], clip_ids: Sequence[str]) -> p
     order = np.argsort(position, kind="stable")
     names = pa.array(clip_ids, pa.string()).take(pa.array(position[order]))
     return table.take(order).set_column(0, table.schema.field("clip_id"), names)
+
+
+def _strip_rows(scored: dict[str, Scored]) -> list[dict]:
+    return [
+        {"clip_id": name, "source_id": one.source_id, "strip": one.strip, "fingerprint": one.fingerprint}
+        for name, one in scored.items()
+        if one.strip
+    ]
 
 
 def _strips_beside(chunk: Path) -> Path:

@@ -188,6 +188,7 @@ class ClipFile:
     """Where a clip lies."""
 
     clip_id: str
+    source_id: str
     path: Path
     keypoints_path: Path | None
     start_seconds: float
@@ -198,6 +199,7 @@ def clip_file(row: dict, sources: Path) -> ClipFile:
     """Of a row of the clips with the columns path and keypoints_path of its source."""
     return ClipFile(
         clip_id=row["clip_id"],
+        source_id=row["source_id"],
         path=source_path(sources, row["path"]),
         keypoints_path=source_path(sources, row["keypoints_path"]) if row["keypoints_path"] else None,
         start_seconds=row["start_seconds"],

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from omnihuman.data.scoring import key_of_clip
 from omnihuman.data.shard_reading import ShardReader
 from omnihuman.data.takedowns import TakenDown, key_sha256
 from omnihuman.errors import UserError
@@ -29,7 +28,7 @@ class Material:
     """Grows with each table that is read."""
 
     ids: set[str] = field(default_factory=set)
-    """Source ids, clip ids, and the keys of clips among kept scores."""
+    """Of videos and clips."""
     files: dict[str, int] = field(default_factory=dict)
     """Size in bytes by SHA-256 of the person's videos and declared poses; -1 where the size is not known."""
     paths: set[str] = field(default_factory=set)
@@ -56,7 +55,6 @@ def find_material(material: Material, key: str, taken_down: TakenDown, places: I
     columns = {path: set(pq.read_schema(path).names) for path in tables}
     before = taken_down.entries.get(key_sha256(key))
     known = set(before.files_sha256) if before else set()
-    keypoints = {""}
     for path in tables:
         if {"source_id", "sha256", "takedown_key"} <= columns[path]:
             for row in pq.read_table(path).to_pylist():
@@ -65,14 +63,13 @@ def find_material(material: Material, key: str, taken_down: TakenDown, places: I
                     material.paths.add(row["path"])
                     material.files |= {row["sha256"]: row["bytes"]} if row["sha256"] else {}
                     material.files |= {row["keypoints_sha256"]: -1} if row["keypoints_sha256"] else {}
-                    keypoints.add(row["keypoints_sha256"])
     clips: set[str] = set()
     for path in tables:
         if {"clip_id", "source_id"} <= columns[path]:
             clips |= _clips_where(path, "source_id", material.ids)
         if {"clip_id", "identity"} <= columns[path]:
             clips |= _clips_where(path, "identity", {key})
-    material.ids |= clips | {key_of_clip(clip, sha256 or None) for clip in clips for sha256 in keypoints}
+    material.ids |= clips
 
 
 def holding(material: Material, places: Iterable[Path]) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from omnihuman.data.scorers.small_syncnet import FPS, lag_similarities, mouths_o
 from omnihuman.data.scorers.tracked_lip_sync import stand_out
 from omnihuman.data.scoring import read_clip
 from omnihuman.data.syncnet_training import Speaker, fit
+from omnihuman.data.trained_networks import note_network
 from omnihuman.encoders.small_syncnet import (
     SmallSyncNet,
     TrainedOn,
@@ -107,6 +108,7 @@ def train_syncnet(
         auc_high=high,
     )
     save_small_syncnet(network, told, output)
+    note_network(output)
     near = np.mean(np.abs(comparison.offsets) <= 2) if comparison.offsets else float("nan")
     log.info(
         "%s; %d clips of %d people held out: AUC %.3f (%.2f to %.2f), offset within 2 frames in %.0f%%",

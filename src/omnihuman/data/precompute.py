@@ -68,6 +68,16 @@ def encode_part(plan: Plan, number: int, count: int, run: RunGuarded = run_guard
     return len(good), len({row["clip_id"] for row in rows} - good)
 
 
+def lengths_at(place: str | Path, name: str) -> dict[str, Lengths]:
+    """Of the clips that a shard holds; of none where it is missing or damaged, so that it is made again."""
+    if files_at(place).size(name) is None:
+        return {}
+    try:
+        return ShardReader(place).lengths(name)
+    except UserError:
+        return {}
+
+
 def _encode_shards(
     plan: Plan, shards: list[Shard], place: str | Path | None, run: RunGuarded, progress: str
 ) -> list[dict]:
@@ -80,7 +90,7 @@ def _encode_shards(
     clips = plan.kept.key_of(row for shard in shards for row in shard.rows)
     rows: list[dict] = []
     with held(plan.kept.folder / "shards" / clips):
-        there = {shard.name: _lengths_at(place, shard.name) if place else {} for shard in shards}
+        there = {shard.name: lengths_at(place, shard.name) if place else {} for shard in shards}
         unfinished = [shard for shard in shards if any(row["clip_id"] not in there[shard.name] for row in shard.rows)]
         names = {shard.name for shard in unfinished}
         for shard in unfinished:
@@ -125,16 +135,6 @@ def _bring(plan: Plan, rows: list[Row], place: str | Path, name: str) -> None:
         joined = Path(folder) / name
         plan.kept.join(rows, joined)
         files_at(place).put(name, joined)
-
-
-def _lengths_at(place: str | Path, name: str) -> dict[str, Lengths]:
-    """Of the clips that a shard holds; of none where it is missing or damaged, so that it is made again."""
-    if files_at(place).size(name) is None:
-        return {}
-    try:
-        return ShardReader(place).lengths(name)
-    except UserError:
-        return {}
 
 
 def _sample_rows(plan: Plan, row: Row, shard: str, lengths: Lengths | None, failure: _Failure | None) -> list[dict]:

@@ -157,12 +157,8 @@ def _describe(scorers: Iterable[Scorer]) -> list[list[str]]:
 def _clip_key(job: ClipFile) -> str:
     """Hash of a clip's content: clip ids are hashes of the video and the span; the declared pose comes on top."""
     path = job.keypoints_path
-    return key_of_clip(job.clip_id, file_sha256(path) if path and path.is_file() else path)
-
-
-def key_of_clip(clip_id: str, keypoints: str | Path | None) -> str:
-    """By what kept scores of a clip are found again; `keypoints` is the SHA-256 of its pose, None without one."""
-    return content_key(clip_id=clip_id, keypoints=str(keypoints))
+    keypoints = file_sha256(path) if path and path.is_file() else path
+    return content_key(clip_id=job.clip_id, keypoints=str(keypoints))
 
 
 def _measure(
@@ -173,10 +169,10 @@ def _measure(
     for outcome in run(partial(_measure_clip, config, imported), jobs, limits, "score"):
         job = jobs[outcome.index]
         if outcome.value is None:
-            yield job, Scored(_all_failed(config, job.clip_id, outcome.status, outcome.error))
+            yield job, Scored(job.source_id, _all_failed(config, job.clip_id, outcome.status, outcome.error))
         else:
             measurements, strip, mark = outcome.value
-            yield job, Scored(_rows(config, job.clip_id, measurements), strip, mark)
+            yield job, Scored(job.source_id, _rows(config, job.clip_id, measurements), strip, mark)
 
 
 def _measure_clip(config: Score, imported: tuple[str, ...], job: ClipFile) -> tuple[list[Measurement], bytes, bytes]:

@@ -27,7 +27,7 @@ class Takedown:
     files_sha256: tuple[str, ...] = ()
     """Of the person's videos, which stay out also under another name and without a sidecar."""
     models: tuple[str, ...] = ()
-    """Registered versions that were trained on them, e.g. `omnihuman 3`."""
+    """Registered versions that were trained on them, e.g. `omnihuman 3`, and files of other networks."""
     first: str = ""
     """UTC, ISO 8601, of the first call."""
     finished: str = ""

@@ -1,6 +1,7 @@
 """Classifier-free guidance on text and audio, annealed over the steps (OmniHuman-1, sec. 3.4)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,23 +9,33 @@ from torch import Tensor
 
 from omnihuman.batch import Conditions
 from omnihuman.conditions.assembly import join_conditions
+from omnihuman.config.schema.evaluate import Sampling
 
 Velocity = Callable[[Tensor, Tensor, Conditions], Tensor]
 """A model: noisy [B, C, T, h, w], sigma [B] and conditions to velocity."""
 
 
-def annealed(first: float, last: float, step: int, num_steps: int) -> float:
-    """Linear from `first` at step 0 to `last` at the last step."""
-    return first + (last - first) * step / max(num_steps - 1, 1)
+_FALLS: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 0.0,
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
+}
+"""From the share of the annealing that is past to the share of the way down, by `sampling.guidance_annealing`."""
 
 
-def guided_velocity(
-    model: Velocity, noisy: Tensor, sigma: Tensor, conditions: Conditions, empty_text: Tensor, text: float, audio: float
-) -> Tensor:
-    """v(none) + s_text (v(text) - v(none)) + s_audio (v(text, audio) - v(text)).
+def scales(sampling: Sampling, step: int) -> tuple[float, float]:
+    """Those of text and audio at a step of the solver; they never increase (`config.checks` sees to it)."""
+    annealing_steps = sampling.guidance_annealing_steps or sampling.num_steps
+    fallen = _FALLS[sampling.guidance_annealing](min(step / max(annealing_steps - 1, 1), 1.0))
+    text, audio = (
+        first + (sampling.guidance_end - first) * fallen for first in (sampling.guidance_text, sampling.guidance_audio)
+    )
+    text_is_over = 0 < sampling.guidance_text_steps <= step
+    return (1.0 if text_is_over else text), audio
 
-    Reference, motion and pose are in every branch. Branches with weight zero are left out; the others go through the
-    model as one batch.
+
+def branches(conditions: Conditions, empty_text: Tensor, text: float, audio: float) -> list[tuple[Conditions, float]]:
+    """What the model is asked, and the weight of each answer; without branches of weight zero. Weights add up to one.
 
     Args:
         empty_text: [L0, text width], the embedding of the empty prompt.
@@ -36,10 +47,30 @@ def guided_velocity(
         weighted = [(conditions, audio), (audio_off, text - audio), (without_text, 1.0 - text)]
     else:
         weighted = [(conditions, text), (without_text, 1.0 - text)]
-    branches, weights = zip(*[(branch, weight) for branch, weight in weighted if weight != 0.0], strict=True)
-    repeats = len(branches)
-    output = model(torch.cat([noisy] * repeats), torch.cat([sigma] * repeats), join_conditions(branches))
-    return torch.einsum("rb...,r->b...", output.unflatten(0, (repeats, -1)), torch.tensor(weights).to(output))
+    return [(branch, weight) for branch, weight in weighted if weight != 0.0]
+
+
+def guided_velocity(
+    model: Velocity, noisy: Tensor, sigma: Tensor, asked: Sequence[tuple[Conditions, float]], batched: bool = True
+) -> Tensor:
+    """v(none) + s_text (v(text) - v(none)) + s_audio (v(text, audio) - v(text)).
+
+    Reference, motion and pose are in every branch. Equal scales are one joint scale: v(none) + s (v(text, audio) -
+    v(none)); the branch between has weight zero then. Scales of one are no guidance: one forward.
+
+    Args:
+        asked: of `branches`.
+        batched: all branches as one batch; otherwise one after another, in the memory of one.
+    """
+    if batched:
+        repeats = len(asked)
+        given, weights = zip(*asked, strict=True)
+        output = model(torch.cat([noisy] * repeats), torch.cat([sigma] * repeats), join_conditions(given))
+        return torch.einsum("rb...,r->b...", output.unflatten(0, (repeats, -1)), torch.tensor(weights).to(output))
+    guided = torch.zeros_like(noisy)
+    for branch, weight in asked:
+        guided += weight * model(noisy, sigma, branch)
+    return guided
 
 
 def _without_text(conditions: Conditions, empty_text: Tensor) -> Conditions:

@@ -54,9 +54,9 @@ def text_encoder(choice: Choice, max_tokens: int, device: str = "cpu") -> TextEn
 
 
 @cache
-def empty_text(choice: Choice, max_tokens: int) -> np.ndarray:
+def empty_text(choice: Choice, max_tokens: int, device: str = "cpu") -> np.ndarray:
     """float32 [L, width]: text that is off."""
-    return text_encoder(choice, max_tokens).encode("")
+    return text_encoder(choice, max_tokens, device).encode("")
 
 
 @cache

@@ -35,8 +35,12 @@ class VideoCodec(Protocol):
         """Latents [B, C, T, h, w] to video [B, 3, F, H, W], not clamped."""
         ...
 
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields latents [B, C, 1, h, w] for 1 and then 4, 4, ... frames [B, 3, n, H, W], as `encode` of all would."""
+        ...
+
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yields 1 and then 4, 4, ... frames [B, 3, n, H, W], not clamped, for latent frames [B, C, 1, h, w]."""
+        """Yields 1 and then 4, 4, ... frames [B, 3, n, H, W] for latents [B, C, 1, h, w], as `decode` of all would."""
         ...
 
 
@@ -114,38 +118,56 @@ class CosineCodec:
         Raises:
             UserError: F is not 4k + 1, or H or W is not a multiple of 8.
         """
-        batch, _, frames, height, width = video.shape
-        check_video_shape(frames, height, width)
-        first = video[:, :, :1].expand(-1, -1, TEMPORAL_FACTOR, -1, -1)
-        blocks = torch.cat([first, video[:, :, 1:]], dim=2).reshape(
-            batch,
-            3,
-            -1,
-            TEMPORAL_FACTOR,
-            height // SPATIAL_FACTOR,
-            SPATIAL_FACTOR,
-            width // SPATIAL_FACTOR,
-            SPATIAL_FACTOR,
-        )
-        return torch.einsum("bcTthvwu,kctvu->bkThw", blocks, self._analysis.to(video))
+        check_video_shape(*video.shape[2:])
+        return torch.cat(list(self.encode_stream(chunks(video))), dim=2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """[B, C, T, h, w] to [B, 3, F, H, W], not clamped."""
-        video = self._synthesise(latents)
-        first = video[:, :, :TEMPORAL_FACTOR].mean(dim=2, keepdim=True)
-        return torch.cat([first, video[:, :, TEMPORAL_FACTOR:]], dim=2)
+        return torch.cat(list(self.decode_stream(latents.split(1, dim=2))), dim=2)
+
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields one latent frame [B, C, 1, h, w] for each chunk [B, 3, n, H, W] of 1 and then 4, 4, ... frames.
+
+        Raises:
+            UserError: the first chunk is not one frame, a later one is not four, or the size does not fit.
+        """
+        for number, chunk in enumerate(chunks):
+            check_chunk(number, chunk)
+            block = chunk if number else chunk.expand(-1, -1, TEMPORAL_FACTOR, -1, -1)
+            batch, _, _, height, width = chunk.shape
+            blocks = block.reshape(
+                batch,
+                3,
+                TEMPORAL_FACTOR,
+                height // SPATIAL_FACTOR,
+                SPATIAL_FACTOR,
+                width // SPATIAL_FACTOR,
+                SPATIAL_FACTOR,
+            )
+            yield torch.einsum("bcthvwu,kctvu->bkhw", blocks, self._analysis.to(chunk))[:, :, None]
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        """See `VideoCodec.decode_stream`; nothing is carried from one latent frame to the next."""
+        """Yields 1 and then 4, 4, ... frames [B, 3, n, H, W], not clamped, for latent frames [B, C, 1, h, w]."""
         for number, latent in enumerate(latents):
-            frames = self._synthesise(latent)
-            yield frames if number else frames.mean(dim=2, keepdim=True)
+            blocks = torch.einsum("bkhw,kctvu->bcthvwu", latent[:, :, 0], self._synthesis.to(latent))
+            batch, _, _, height, width = latent.shape
+            video = blocks.reshape(batch, 3, TEMPORAL_FACTOR, height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
+            yield video if number else video.mean(dim=2, keepdim=True)
 
-    def _synthesise(self, latents: Tensor) -> Tensor:
-        """[B, C, T, h, w] to [B, 3, 4 T, H, W]."""
-        batch, _, num_latents, height, width = latents.shape
-        blocks = torch.einsum("bkThw,kctvu->bcTthvwu", latents, self._synthesis.to(latents))
-        return blocks.reshape(batch, 3, num_latents * TEMPORAL_FACTOR, height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
+
+def chunks(video: Tensor) -> Iterator[Tensor]:
+    """[B, 3, F, H, W] in pieces of 1 and then 4, 4, ... frames."""
+    yield video[:, :, :1]
+    if video.shape[2] > 1:
+        yield from video[:, :, 1:].split(TEMPORAL_FACTOR, dim=2)
+
+
+def check_chunk(number: int, chunk: Tensor) -> None:
+    """Raises `UserError` where a piece [B, 3, n, H, W] of a video cannot become one latent frame."""
+    expected = TEMPORAL_FACTOR if number else 1
+    if chunk.shape[2] != expected:
+        raise UserError(f"chunk {number} of a video has {chunk.shape[2]} frames: the codec takes {expected}")
+    check_video_shape(1, *chunk.shape[3:])
 
 
 def check_video_shape(num_frames: int, height: int, width: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnihuman.encoders.video_codec import SPATIAL_FACTOR, TEMPORAL_FACTOR, check_video_shape
+from omnihuman.encoders.video_codec import SPATIAL_FACTOR, TEMPORAL_FACTOR, check_chunk, check_video_shape, chunks
 from omnihuman.encoders.weights import (
     LocalWeights,
     Published,
@@ -94,6 +94,11 @@ class WanVae:
         self._mean = torch.tensor(vae.config.latents_mean, device=device).reshape(shape)
         self._std = torch.tensor(vae.config.latents_std, device=device).reshape(shape)
 
+    def move(self, device: torch.device | str) -> None:
+        """The weights to another device; videos and latents may lie on any, and what is made of them lies there too."""
+        self._vae.to(device)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+
     def encode(self, video: Tensor) -> Tensor:
         """[B, 3, F, H, W] in -1..1 to [B, C, T, h, w] on the video's device.
 
@@ -101,9 +106,7 @@ class WanVae:
             UserError: F is not 4k + 1, or H or W is not a multiple of 8.
         """
         check_video_shape(*video.shape[2:])
-        later = video[:, :, 1:].split(TEMPORAL_FACTOR, dim=2) if video.shape[2] > 1 else ()
-        chunks = [video[:, :, :1], *later]
-        return torch.cat(list(self.encode_stream(chunks)), dim=2)
+        return torch.cat(list(self.encode_stream(chunks(video))), dim=2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """[B, C, T, h, w] to [B, 3, F, H, W] on the latents' device, not clamped."""
@@ -117,10 +120,7 @@ class WanVae:
         """
         caches: dict[tuple[int, int], _Cache] = {}
         for number, chunk in enumerate(chunks):
-            expected = TEMPORAL_FACTOR if number else 1
-            if chunk.shape[2] != expected:
-                raise UserError(f"chunk {number} of a video has {chunk.shape[2]} frames: the codec takes {expected}")
-            check_video_shape(1, *chunk.shape[3:])
+            check_chunk(number, chunk)
             posterior = self._tiled(self._encode_tile, chunk, caches, 1, SPATIAL_FACTOR)
             mode = posterior[:, : self.num_channels].float()
             yield ((mode - self._mean) / self._std).to(chunk)

@@ -12,6 +12,7 @@ from omnihuman.evaluation.figures import PoseFigures, SoundFigures, pose_figures
 from omnihuman.evaluation.held_out import GeneratedClip, HeldOut, generate, held_out_windows
 from omnihuman.evaluation.pictures import contact_sheet, plot_following, side_by_side
 from omnihuman.inference.generator import Generator
+from omnihuman.inference.placement import Placement
 from omnihuman.model.checkpoint import load_model
 from omnihuman.storage.files import publish, publish_folder
 
@@ -27,10 +28,10 @@ def evaluate(
     A set without eligible held-out clips gives no figures and says so; nothing is made up.
 
     Raises:
-        UserError: the model or the encoded data is missing.
+        UserError: the model, the encoded data or the device is missing.
     """
     network, description = load_model(model)
-    generator = Generator(network, description.encoders, sampling)
+    generator = Generator(network, description.encoders, sampling, placement=Placement.from_environment())
     fps = description.encoders.fps
 
     def generated(items: Sequence[HeldOut], label: str) -> list[GeneratedClip]:

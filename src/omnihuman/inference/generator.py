@@ -1,7 +1,7 @@
 """A trained model with its encoders, which makes one segment at a time: from noise to latents under conditions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,16 @@ from omnihuman.batch import Conditions
 from omnihuman.conditions.motion_frames import motion_mask, put_back
 from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.data.shards import Encoders
-from omnihuman.diffusion.guidance import annealed, guided_velocity
-from omnihuman.diffusion.solver import euler
-from omnihuman.diffusion.timesteps import sampling_schedule
+from omnihuman.diffusion.guidance import branches, guided_velocity, scales
+from omnihuman.diffusion.solver import SOLVERS
+from omnihuman.diffusion.timesteps import sampling_schedule, shift_by_tokens
 from omnihuman.encoders import factory
 from omnihuman.encoders.factory import Choice
 from omnihuman.encoders.speech import SpeechEncoder
 from omnihuman.encoders.text import TextEncoder
 from omnihuman.encoders.video_codec import VideoCodec
+from omnihuman.encoders.wan_vae import WanVae
+from omnihuman.inference.placement import OffloadedVae, Placement
 from omnihuman.keyed_random import generator
 from omnihuman.model.checkpoint import WEIGHTS, load_model
 from omnihuman.model.omnihuman import OmniHumanTransformer
@@ -33,25 +35,31 @@ class Generator:
     model: OmniHumanTransformer
     encoders: Encoders
     sampling: Sampling
+    placement: Placement = field(default_factory=Placement, kw_only=True)
 
     def codec(self) -> VideoCodec:
-        """The codec of the model's latents."""
-        made = self.encoders
+        """The codec of the model's latents; it takes and gives tensors of the processor's memory."""
+        made, place = self.encoders, self.placement
         choice = Choice(made.video_codec, made.video_weights, made.video_weights_sha256)
-        return factory.video_codec(choice, made.video_tile_pixels, made.video_tile_stride_pixels)
+        tile, stride = made.video_tile_pixels, made.video_tile_stride_pixels
+        if self.sampling.vae_tile_pixels:
+            tile, stride = self.sampling.vae_tile_pixels, self.sampling.vae_tile_pixels // 4 * 3
+        codec = factory.video_codec(choice, tile, stride, "cpu" if place.offload else place.codec_device)
+        return OffloadedVae(codec, place.codec_device) if place.offload and isinstance(codec, WanVae) else codec
 
     def speech_encoder(self) -> SpeechEncoder:
         """The encoder of the model's sounds."""
         made = self.encoders
-        return factory.speech_encoder(Choice(made.speech_encoder, made.speech_weights, made.speech_weights_sha256))
+        choice = Choice(made.speech_encoder, made.speech_weights, made.speech_weights_sha256)
+        return factory.speech_encoder(choice, self.placement.encoder_device)
 
     def text_encoder(self) -> TextEncoder:
         """The encoder of the model's prompts."""
-        return factory.text_encoder(self._text_choice(), self.encoders.max_text_tokens)
+        return factory.text_encoder(self._text_choice(), self.encoders.max_text_tokens, self.placement.encoder_device)
 
     def empty_text(self) -> np.ndarray:
         """float32 [L, text width]: text that is off."""
-        return factory.empty_text(self._text_choice(), self.encoders.max_text_tokens)
+        return factory.empty_text(self._text_choice(), self.encoders.max_text_tokens, self.placement.encoder_device)
 
     def _text_choice(self) -> Choice:
         made = self.encoders
@@ -59,32 +67,35 @@ class Generator:
 
     @torch.inference_mode()
     def segment(self, conditions: Conditions, num_latents: int, noise_keys: Sequence[tuple[int | str, ...]]) -> Tensor:
-        """Latents [B, C, T, h, w].
+        """Latents float32 [B, C, T, h, w] in the processor's memory.
 
         Args:
             conditions: of a batch of B segments of one size, on any device; its motion frames appear unchanged in the
-                result, which is on the model's.
+                result.
             num_latents: T.
             noise_keys: one key a segment; equal keys give equal noise, in whatever batch the segment is.
         """
-        device = next(self.model.parameters()).device
-        conditions = Conditions(**{name: value.to(device) for name, value in vars(conditions).items()})
         channels, height, width = conditions.reference.shape[1:]
         shape = (channels, num_latents, height, width)
         drawn = [generator(*key).standard_normal(shape, dtype=np.float32) for key in noise_keys]
-        noise = torch.from_numpy(np.stack(drawn)).to(conditions.reference)
-        empty_text = torch.from_numpy(self.empty_text()).to(conditions.text)
+        with self.placement.denoising(self.model, self.sampling.precision) as network:
+            device = next(network.parameters()).device
+            placed = Conditions(**{name: value.to(device) for name, value in vars(conditions).items()})
+            latents = self._denoised(network, torch.from_numpy(np.stack(drawn)).to(device), placed)
+        latents = latents.float().cpu()
+        return put_back(latents, conditions.motion.to(latents), motion_mask(conditions.motion_on.cpu(), num_latents))
+
+    def _denoised(self, network: OmniHumanTransformer, noise: Tensor, conditions: Conditions) -> Tensor:
         sampling = self.sampling
+        empty_text = torch.from_numpy(self.empty_text()).to(conditions.text)
 
         def velocity(x: Tensor, sigma: Tensor, step: int) -> Tensor:
-            text, audio = (
-                annealed(first, min(first, sampling.guidance_end), step, sampling.num_steps)
-                for first in (sampling.guidance_text, sampling.guidance_audio)
-            )
-            return guided_velocity(self.model, x, sigma, conditions, empty_text, text, audio)
+            asked = branches(conditions, empty_text, *scales(sampling, step))
+            return guided_velocity(network, x, sigma, asked, sampling.guidance_batched).to(x)
 
-        latents = euler(velocity, noise, sampling_schedule(sampling.num_steps, sampling.shift))
-        return put_back(latents, conditions.motion, motion_mask(conditions.motion_on, num_latents))
+        num_tokens = noise.shape[3] * noise.shape[4] // network.config.patch_size**2
+        shift = shift_by_tokens(num_tokens) if sampling.shift_by_tokens else sampling.shift
+        return SOLVERS[sampling.solver](velocity, noise, sampling_schedule(sampling.num_steps, shift))
 
 
 @dataclass(frozen=True)
@@ -94,14 +105,25 @@ class LoadedGenerator(Generator):
     modalities: tuple[str, ...]
     sha256: str
     """Of the file of weights."""
+    continues_streams: bool = False
+    """Whether it was trained on samples in mid-stream."""
 
 
 def load_generator(folder: Path, sampling: Sampling) -> LoadedGenerator:
-    """Loads a trained model once, for any number of renderings.
+    """Loads a trained model once, for any number of renderings, where the environment asks for it.
 
     Raises:
-        UserError: the folder holds no model, or one that does not fit its description.
+        UserError: the folder holds no model, or one that does not fit its description; the device is not here.
     """
+    placement = Placement.from_environment()
     network, description = load_model(folder)
     sha256 = file_sha256(folder / WEIGHTS)
-    return LoadedGenerator(network, description.encoders, sampling, description.modalities, sha256)
+    return LoadedGenerator(
+        network,
+        description.encoders,
+        sampling,
+        description.modalities,
+        sha256,
+        description.midstream_share > 0,
+        placement=placement,
+    )

@@ -15,6 +15,7 @@ from omnihuman.inference.long_video import VideoJob, generate_video
 from omnihuman.inference.output import RenderedVideo, write_rendered
 from omnihuman.inference.provenance import ModelIdentity, Parameters, describe
 from omnihuman.inference.request import RenderRequest
+from omnihuman.storage.files import remove_abandoned
 from omnihuman.storage.work import code_key, content_key, held_work_folder
 
 Progress = Callable[[int, int], None]
@@ -46,6 +47,7 @@ def render(
     told = parameters(request, generator.sampling, config)
     made_of = describe(model or ModelIdentity("", None, generator.sha256), request.inputs(), told)
     with held_work_folder(content_key(render=made_of.content_id, code=code_key(*_MAKES_LATENTS))) as folder:
+        remove_abandoned(request.output)
         job = VideoJob(inputs.video, request.seed, KeptSegments(folder))
         frames = _frames(generator, job, config, progress)
         fps = generator.encoders.fps

@@ -40,6 +40,8 @@ class ModelDescription:
     """Of an imported base: the files that its tensors came from."""
     parameters: dict[str, int] = field(default_factory=dict)
     """How many the stage trained and how many it left frozen."""
+    midstream_share: float = 0.0
+    """`training.midstream_share` of the stage; above 0 the model can continue a stream of latents."""
 
 
 def save_model(

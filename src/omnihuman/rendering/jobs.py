@@ -191,8 +191,6 @@ class _LineReader:
             check(replace(self.params, sampling=sampling, render=render))
         except UserError as error:
             self.errors += [f"line {self.number}, parameters: {problem}" for problem in str(error).splitlines()]
-        if sampling.shift <= 0:
-            self._blame("parameters.shift", f"is {sampling.shift:g}: set it above 0")
         return sampling, render
 
 

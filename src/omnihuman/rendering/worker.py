@@ -141,8 +141,9 @@ class _Worker:
     def _render(self, item: Item, path: Path, still_ours: Callable[[], None]) -> RenderedVideo:
         _check_inputs(item)
         values = item.parameters
-        sampling = Sampling(**{name: values[name] for name in Sampling.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
-        config = Render(**{name: values[name] for name in Render.__dataclass_fields__})  # pyright: ignore[reportArgumentType]
+        # A manifest that was written before a key existed takes its default.
+        sampling = Sampling(**{name: values[name] for name in Sampling.__dataclass_fields__ if name in values})  # pyright: ignore[reportArgumentType]
+        config = Render(**{name: values[name] for name in Render.__dataclass_fields__ if name in values})  # pyright: ignore[reportArgumentType]
         files = {role: Path(file) for role, file in item.files.items()}
         request = RenderRequest.of(files, path, str(values["text"]), int(values["seed"]))
         generator = replace(self.generator, sampling=sampling)

@@ -1,12 +1,16 @@
 """Publishing files and folders so that nobody ever sees half of one."""
 
+import glob
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 
 @contextmanager
@@ -17,12 +21,27 @@ def publish(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_host()}-{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes what killed processes of this machine had begun to write for `publish(path)`."""
+    name = f".{glob.escape(path.stem)}.{_host()}-*.partial{glob.escape(path.suffix)}"
+    nested = f".{name}"  # of what was being published as that temporary file
+    for temporary in [*path.parent.glob(name), *path.parent.glob(nested)]:
+        number = temporary.name.removesuffix(f".partial{path.suffix}").rpartition("-")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            temporary.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """Short, for names of files: numbers of processes mean something on one machine only."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
 @contextmanager

@@ -107,6 +107,7 @@ def train_stage(
         model=run.model,
         encoders=encoders,
         parameters=asdict(counts),
+        midstream_share=run.training.midstream_share,
     )
     if note:
         log.warning("%s: %s", run.name, note)
