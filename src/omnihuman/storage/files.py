@@ -31,7 +31,9 @@ def publish(path: Path) -> Iterator[Path]:
 
 def remove_abandoned(path: Path) -> None:
     """Removes what killed processes of this machine had begun to write for `publish(path)`."""
-    for temporary in path.parent.glob(f".{glob.escape(path.stem)}.{_host()}-*.partial{glob.escape(path.suffix)}"):
+    name = f".{glob.escape(path.stem)}.{_host()}-*.partial{glob.escape(path.suffix)}"
+    nested = f".{name}"  # of what was being published as that temporary file
+    for temporary in [*path.parent.glob(name), *path.parent.glob(nested)]:
         number = temporary.name.removesuffix(f".partial{path.suffix}").rpartition("-")[2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
             temporary.unlink(missing_ok=True)
