@@ -66,12 +66,10 @@ def batched_against_sequential(size: str, repetitions: int) -> None:
 
 def step_against_pipeline(size: str, shape: Shape, repetitions: int) -> None:
     """The same weights, text, noise and steps; both ask for the two branches one after another."""
-    from diffusers import (
-        AutoencoderKLWan,
-        ClassifierFreeGuidance,
-        FlowMatchEulerDiscreteScheduler,
-        MotifVideoPipeline,
-    )
+    from diffusers.guiders.classifier_free_guidance import ClassifierFreeGuidance
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+    from diffusers.pipelines.motif_video.pipeline_motif_video import MotifVideoPipeline
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
     bases, channels = make_bases(size, CPU, torch.float32), WIDTHS[size].latent_channels
     assert bases.theirs is not None

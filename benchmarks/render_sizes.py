@@ -73,7 +73,7 @@ def _bytes_of_a_token() -> float:
 
 def _vae_bytes(width: int, height: int) -> int:
     """Of decoding one latent frame after the first, in float32, with the cache that it needs."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     with torch.device("meta"), torch.inference_mode():
         vae = AutoencoderKLWan().eval()
