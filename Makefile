@@ -103,6 +103,7 @@ bench-data: setup-dev ## Scorers against a plain decode, decisions, lip sync, ea
 bench-render: setup-dev ## Guidance, our step against the diffusers pipeline's, what is not the model, real sizes
 	@python benchmarks/render.py
 	python benchmarks/render_sizes.py
+	if [ -e models/3_pose ]; then python benchmarks/drift.py; else echo "No models/3_pose: after make demo, drift over a minute of speech is measured too."; fi
 
 bench-gpu: setup-dev ## The model's figures on a GPU, in pieces; goes on where it stopped
 	@python benchmarks/model_gpu.py

@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from omnihuman.batch import Sound
@@ -122,6 +123,9 @@ def test_kept_scores_of_a_cut_without_a_table_tell_a_takedown_whose_they_are(
         found.append(set(holding(material, [folder / "home"])))
     assert [sorted(path.name[:6] for path in files) for files in found] == [["chunk-", "strips"]] * 2
     assert set.union(*found) == {path for path in (folder / "home").rglob("*.parquet")}
+    old = min(found[0])
+    pq.write_table(pq.read_table(old).drop_columns("source_id"), old)
+    assert list(holding(material, [old.parent])) == sorted({old} | found[1]), "an old table may be of anybody"
 
 
 def test_neither_the_order_of_finishing_nor_the_size_of_blocks_changes_the_rows(

@@ -19,6 +19,8 @@ from omnihuman.storage.ranges import files_at
 _PARQUET = b"PAR1"
 _ID_COLUMNS = ("clip_id", "source_id", "sha256")
 _IDS = re.compile(rb"[0-9a-f]{16,}")
+_KEPT = ("chunk-", "strips-")
+"""How the names of unfinished work begin that is kept as tables."""
 _MAX_HEADER_BYTES = 100_000_000
 _CHUNK_BYTES = 1 << 24
 
@@ -129,7 +131,10 @@ def _names(path: Path, wanted: Set[bytes]) -> bool:
 
 
 def _table_names(path: Path, wanted: Set[str]) -> bool:
-    columns = [name for name in pq.read_schema(path).names if name in _ID_COLUMNS]
+    names = pq.read_schema(path).names
+    if path.name.startswith(_KEPT) and "source_id" not in names:
+        return True  # of an earlier version, which did not say of whom: it may be of anybody, and is made again
+    columns = [name for name in names if name in _ID_COLUMNS]
     table = pq.read_table(path, columns=columns)
     return any(not wanted.isdisjoint(table[name].to_pylist()) for name in columns)
 
