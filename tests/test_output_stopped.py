@@ -50,9 +50,9 @@ def started(project: Path, largest_file: int = resource.RLIM_INFINITY) -> subpro
 
 def test_ctrl_c_in_the_middle_leaves_no_file_and_no_process(project: Path) -> None:
     process = started(project)
-    videos, deadline = project / "videos", time.monotonic() + 120
-    while not list(videos.glob(".a.*.partial*.mp4")):
-        assert process.poll() is None and time.monotonic() < deadline
+    videos, deadline = project / "videos", time.monotonic() + 240
+    while not list(videos.glob("..a.*.partial.mp4")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=60)
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)

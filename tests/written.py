@@ -9,11 +9,13 @@ from tests.tiny import WIDTHS
 
 from omnihuman.batch import Sound
 from omnihuman.config.schema.evaluate import Render
+from omnihuman.encoders.speech import LogMel
 from omnihuman.inference.activation import active_conditions
 from omnihuman.inference.chaining import VideoInputs
 from omnihuman.inference.inputs import RenderInputs
 from omnihuman.inference.output import RenderedVideo, write_rendered
 from omnihuman.inference.provenance import ModelIdentity, describe
+from omnihuman.inference.speech_track import SpeechTrack
 
 WIDTH, HEIGHT, FPS = 64, 48, 25.0
 MODEL = ModelIdentity("omnihuman", 3, "ab" * 32)
@@ -43,7 +45,7 @@ def inputs(num_frames: int, sound: Sound | None) -> RenderInputs:
         reference=np.zeros((WIDTHS.latent_channels, 6, 8), np.float32),
         reference_keypoints=np.zeros((17, 3), np.float32),
         text=np.zeros((2, 64), np.float32),
-        speech=np.zeros((num_frames, 1, WIDTHS.speech_width), np.float32),
+        speech=SpeechTrack(LogMel(), None, num_frames, FPS),
         keypoints=np.zeros((1, 17, 3), np.float32),
         active=active_conditions(audio=True, pose=False),
     )
