@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.tiny import WIDTHS, random_conditions, random_model
 
 from omnihuman.batch import Conditions
-from omnihuman.config.checks import check_sampling
 from omnihuman.config.compose import compose
+from omnihuman.config.render_checks import check_sampling
 from omnihuman.config.schema.diffusion import Diffusion
 from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.diffusion.guidance import Velocity, branches, guided_velocity, scales

@@ -5,11 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from omnihuman.batch import KEYPOINT_SETS
+from omnihuman.config.render_checks import check_render, check_sampling
+from omnihuman.config.rules import LATENT_PIXELS, check_choices
 from omnihuman.config.schema.collect import Collect
 from omnihuman.config.schema.compute import Compute
 from omnihuman.config.schema.decide import Decide
 from omnihuman.config.schema.encode import Encode
-from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.model import Model
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.score import Score
@@ -18,8 +19,6 @@ from omnihuman.config.schema.stage import Training
 from omnihuman.config.stage_checks import SHORTEST_WINDOW, check_stages
 from omnihuman.errors import UserError
 
-LATENT_PIXELS = 8
-"""Every video codec here maps 8 x 8 pixels to one latent position."""
 MODALITIES = ("base", "audio", "pose")
 _POSITIVE_ENDINGS = ("_seconds", "_pixels", "_bytes", "_megabytes", "fps", "batch_size", "steps", "num_frames", "_rate")
 _MAY_BE_ZERO = (
@@ -49,17 +48,10 @@ _LISTS = (".txt", ".parquet", ".csv")
 _OPTIMIZERS = ("adamw", "muon")
 _PREDICTIONS = ("velocity", "departure")
 _AUDIO_FUSIONS = ("cross_attention", "joint_attention")
-_SAMPLING = {
-    "solver": ("euler", "heun", "adams_bashforth"),
-    "guidance_annealing": ("constant", "linear", "cosine"),
-    "precision": ("float32", "bfloat16"),
-}
 _ON_LOSS_SPIKE = ("stop", "skip")
 _CHECKPOINTING = ("none", "selective", "full")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """All keep a float32 master: a step of training is often smaller than the last bit of a weight in bfloat16."""
-_RENDER = {"chaining": ("decoded_frames", "latent_stream"), "codec": ("h264", "hevc")}
-_MAX_CRF, _MAX_FPS, _MAX_PIXELS_OF_A_SIDE = 51, 240, 16384  # the last is what libx264 takes
 _COMPUTE = {
     "pool": ("local", "ray"),
     "accelerator": ("auto", "cpu", "cuda"),
@@ -79,8 +71,8 @@ def check(params: Params) -> None:
         *_check_collect(params.collect),
         *_check_split(params.split),
         *_check_score(params.score),
-        *_check_render(params.render),
-        *_check_choices("caption", params.caption, {"method": ("none", "template", "blip")}),
+        *check_render(params.render),
+        *check_choices("caption", params.caption, {"method": ("none", "template", "blip")}),
         *_check_decide(params.decide),
         *_check_encode(params.encode, params.model),
         *_check_poses(params.score, params.encode),
@@ -118,7 +110,7 @@ def _check_ranges(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _check_collect(collect: Collect) -> Iterator[str]:
-    yield from _check_choices("collect", collect, {"layout": _LAYOUTS})
+    yield from check_choices("collect", collect, {"layout": _LAYOUTS})
     if collect.layout != "plain" and collect.source.lower().endswith(_LISTS):
         yield f"collect.layout is {collect.layout}: a list or table names the files itself, set it to plain"
     if not 0 < collect.test_share < 1:
@@ -233,7 +225,7 @@ def _check_training(training: Training) -> Iterator[str]:
         "activation_checkpointing": _CHECKPOINTING,
         "on_loss_spike": _ON_LOSS_SPIKE,
     }
-    yield from _check_choices("training", training, choices)
+    yield from check_choices("training", training, choices)
     if not 0 <= training.ema_decay < 1:
         yield f"training.ema_decay is {training.ema_decay}: set it below 1, e.g. 0.999, or to 0 for no average"
     if training.loss_spike_factor and training.loss_spike_factor <= 1:
@@ -241,7 +233,7 @@ def _check_training(training: Training) -> Iterator[str]:
 
 
 def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
-    yield from _check_choices("compute", compute, _COMPUTE)
+    yield from check_choices("compute", compute, _COMPUTE)
     if compute.accumulate >= 1 and training.global_batch_size % compute.accumulate:
         yield (
             f"compute.accumulate is {compute.accumulate}: set a divisor of training.global_batch_size"
@@ -261,52 +253,3 @@ def _check_compute(compute: Compute, training: Training) -> Iterator[str]:
         yield f"compute.offload is {compute.offload}: only zero2 and zero3 can, set compute.strategy"
     if compute.offload == "all" and compute.strategy != "zero3":
         yield "compute.offload is all: only zero3 divides the weights, set compute.strategy=zero3 or offload=optimizer"
-
-
-def _check_render(render: Render) -> Iterator[str]:
-    yield from _check_choices("render", render, _RENDER)
-    if render.chaining == "latent_stream" and render.keep_colour > 0:
-        yield (
-            "render.keep_colour acts on decoded motion frames, which render.chaining=latent_stream has not: set it to 0"
-        )
-    if not 0 <= render.crf <= _MAX_CRF:
-        yield f"render.crf is {render.crf}: set it between 0 (best) and {_MAX_CRF}"
-    if render.fps > _MAX_FPS:
-        yield f"render.fps is {render.fps:g}: set at most {_MAX_FPS}, or 0 for the model's own"
-    for key in ("width", "height"):
-        value = getattr(render, key)
-        if value % 2 or not 0 <= value <= _MAX_PIXELS_OF_A_SIDE:
-            yield f"render.{key} is {value}: set an even number up to {_MAX_PIXELS_OF_A_SIDE}, or 0 for the picture's"
-    if not render.label.isprintable():
-        yield f"render.label is {render.label!r}: it is drawn as one line, leave out what cannot be printed"
-
-
-def check_sampling(sampling: Sampling) -> Iterator[str]:
-    """What is wrong with it, guidance that rises over the steps among it."""
-    yield from _check_choices("sampling", sampling, _SAMPLING)
-    if sampling.vae_tile_pixels % (4 * LATENT_PIXELS):
-        yield f"sampling.vae_tile_pixels is {sampling.vae_tile_pixels}: set a multiple of {4 * LATENT_PIXELS}, or 0"
-    if sampling.shift <= 0:
-        yield f"sampling.shift is {sampling.shift:g}: set it above 0, 1 for none"
-    elif sampling.shift_by_tokens and sampling.shift != 1:
-        yield f"sampling.shift is {sampling.shift:g}: sampling.shift_by_tokens sets it, leave it at 1"
-    is_constant = sampling.guidance_annealing == "constant"
-    end = 0.0 if is_constant else sampling.guidance_end
-    for key in ("guidance_text", "guidance_audio"):
-        if (first := getattr(sampling, key)) < end:
-            yield (
-                f"sampling.guidance_end is {end:g}: guidance must not rise over the steps, set it to at most"
-                f" sampling.{key} ({first:g}), or sampling.guidance_annealing=constant"
-            )
-    last_text = sampling.guidance_text if is_constant else end
-    if sampling.guidance_text_steps and last_text < 1:
-        yield (
-            f"sampling.guidance_text_steps is {sampling.guidance_text_steps}: from there on text has scale 1, which"
-            f" must not lie above its scale before ({last_text:g}); set it to 0"
-        )
-
-
-def _check_choices(section: str, config: Any, choices: dict[str, tuple[str, ...]]) -> Iterator[str]:
-    for key, known in choices.items():
-        if (value := getattr(config, key)) not in known:
-            yield f"{section}.{key}: unknown '{value}', expected one of {', '.join(known)}"
