@@ -18,6 +18,7 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.data.shards import EncodedClip
 from omnihuman.encoders.speech import SAMPLE_RATE, LogMel
 from omnihuman.encoders.video_codec import CosineCodec, num_frames, num_latent_frames
+from omnihuman.errors import UserError
 from omnihuman.inference.activation import active_conditions
 from omnihuman.inference.chaining import Chain, VideoInputs, make_chain, num_segments
 from omnihuman.inference.colour import towards_reference
@@ -71,6 +72,12 @@ def made(job: VideoJob, chaining: str = "decoded_frames", by: Generator | None =
 @pytest.mark.parametrize(("frames", "segments"), [(1, 1), (9, 1), (10, 2), (13, 2), (14, 3), (100, 24)])
 def test_number_of_segments(frames: int, segments: int):
     assert num_segments(frames, 9) == segments
+
+
+def test_segments_of_motion_frames_alone_cannot_be_joined():
+    assert num_segments(5, 5) == 1
+    with pytest.raises(UserError, match="segments of 5 frames"):
+        num_segments(6, 5)
 
 
 @pytest.mark.parametrize("chaining", CHAININGS)

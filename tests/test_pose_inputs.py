@@ -328,7 +328,7 @@ def test_the_pose_of_a_person_is_estimated_where_weights_are_given(tmp_path: Pat
     options = replace(OPTIONS, pose_weights=str(tmp_path))
     track = track_video(options, write_pictures(tmp_path / "a.mp4", [picture] * 6, 50, crf=10))
     points = track.keypoints.points
-    assert points.shape == (4, 133, 3), "no more than 25 pictures a second are looked at"
+    assert points.shape == (3, 133, 3), "no more than 25 pictures a second are looked at"
     wanted = place / (ESTIMATOR_WIDTH, ESTIMATOR_HEIGHT)
     assert np.abs(points[..., :2][points[..., 2] > 0] - wanted).max() < 0.06 and points[..., 2].any()
     with pytest.raises(UserError, match="has the hash"):

@@ -14,7 +14,6 @@ from tests.counted_scoring import ALLOWED, CLIPS_PER_CHUNK, MEASURED, measured, 
 from tests.small_project import ROOT, wait_until
 
 from omnihuman.data.manifest import read_table
-from omnihuman.data.scoring import key_of_clip
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +31,9 @@ def start(folder: Path) -> psutil.Popen:
 
 def kept(folder: Path) -> set[str]:
     """Ids of the clips whose scores lie in files."""
-    names = {key_of_clip(clip_id, None): clip_id for clip_id in read_table(folder / "clips.parquet")["clip_id"]}
+    clips = read_table(folder / "clips.parquet").set_index("source_id")["clip_id"]  # each video is one clip
     tables = [read_table(path) for path in (folder / "home").rglob("chunk-*.parquet")]
-    return {names[key] for table in tables for key in table["clip_id"]}
+    return {clips[source_id] for table in tables for source_id in table["source_id"]}
 
 
 def workers(step: psutil.Popen) -> list[psutil.Process]:

@@ -39,9 +39,10 @@ def render(
     """Makes a video of the person in a picture, as `omnihuman render` does.
 
     ```
-    model = omnihuman.load_generator("models/3_pose")
-    omnihuman.render("anna.png", audio="speech.wav", model=model, output="anna.mp4")
-    frames = omnihuman.render("anna.png", audio="speech.wav", model=model)
+    if __name__ == "__main__":  # inputs are read in processes of their own, which import the script
+        model = omnihuman.load_generator("models/3_pose")
+        omnihuman.render("anna.png", audio="speech.wav", model=model, output="anna.mp4")
+        frames = omnihuman.render("anna.png", audio="speech.wav", model=model)
     ```
 
     Args:

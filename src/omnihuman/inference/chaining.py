@@ -39,8 +39,19 @@ class VideoInputs:
 
 
 def num_segments(num_frames: int, segment_frames: int) -> int:
-    """How many segments cover a video: the first whole, every further one less the motion frames."""
-    return 1 + max(0, -(-(num_frames - segment_frames) // (segment_frames - NUM_MOTION_FRAMES)))
+    """How many segments cover a video: the first whole, every further one less the motion frames.
+
+    Raises:
+        UserError: one does not suffice, and a further one would hold nothing but motion frames.
+    """
+    if num_frames <= segment_frames:
+        return 1
+    if segment_frames <= NUM_MOTION_FRAMES:
+        raise UserError(
+            f"the model makes segments of {segment_frames} frames, of which {NUM_MOTION_FRAMES} repeat the one before:"
+            f" {num_frames} frames cannot be made of them, shorten the sound or the pose"
+        )
+    return 1 - (segment_frames - num_frames) // (segment_frames - NUM_MOTION_FRAMES)
 
 
 class Chain(ABC):

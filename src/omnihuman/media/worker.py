@@ -215,7 +215,10 @@ class _Pool(Generic[Item, T]):
         if exit_code in FROM_OUTSIDE and self.times_stopped[index] < MAX_TRIES:
             self.again += [] if index is None else [index]
         elif index is None:
-            raise RuntimeError(f"a worker process could not start: {_death(exit_code)}")
+            raise RuntimeError(
+                f"a worker process could not start: {_death(exit_code)}; in a script, what starts it must stand below"
+                " `if __name__ == '__main__':`"
+            )
         else:
             yield Outcome(index, "error", None, _death(exit_code))
 
