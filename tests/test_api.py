@@ -1,7 +1,9 @@
 """`omnihuman.render` from Python: frames or a file, progress, cancelling."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -16,6 +18,7 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.api import RenderCancelledError
 from omnihuman.inference.generator import LoadedGenerator
+from omnihuman.inference.verification import verify
 from omnihuman.model.checkpoint import save_model
 
 SAMPLING = Sampling(num_steps=2)
@@ -89,6 +92,35 @@ def test_mistakes_are_the_callers(tmp_path: Path, model: LoadedGenerator):
         omnihuman.render(tmp_path / "picture.png", audio=tmp_path / "sound.wav", model=tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'rendre'"):
         omnihuman.rendre  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_folder_of_keypoints_is_rendered_and_no_path_is_told(tmp_path: Path, model: LoadedGenerator):
+    folder = tmp_path / "key points"
+    folder.mkdir()
+    for number in range(3):
+        points = [value for joint in range(18) for value in (10.0 + joint, 20.0 + number, 0.9)]
+        told = {"people": [{"pose_keypoints_2d": points}], "canvas_width": 64, "canvas_height": 64}
+        (folder / f"a_{number:012d}_keypoints.json").write_text(json.dumps(told))
+    written = omnihuman.render(tmp_path / "picture.png", pose=folder, model=model, output=tmp_path / "video.mp4")
+    assert not isinstance(written, np.ndarray) and written.num_frames == 3
+    found = verify(written.path)
+    assert found.unchanged and "pose_weights" not in found.provenance.parameters
+
+
+def test_finished_segments_serve_another_label_but_no_other_text(tmp_path: Path, model: LoadedGenerator):
+    steps = []
+    given = {"image": tmp_path / "picture.png", "audio": tmp_path / "sound.wav", "model": model}
+    given |= {"output": tmp_path / "video.mp4"}
+
+    def count(limit: int) -> Callable[[], bool]:
+        steps.clear()
+        return lambda: steps.append(1) is not None or len(steps) > limit
+
+    for changed, segments in (({"config": Render(label="made", crf=30)}, 3), ({"text": "a wave"}, 5)):
+        with pytest.raises(RenderCancelledError):
+            omnihuman.render(**given, cancelled=count(2 * SAMPLING.num_steps))
+        omnihuman.render(**given | changed, cancelled=count(1000))
+        assert len(steps) == segments * SAMPLING.num_steps
 
 
 def test_importing_the_package_does_not_import_torch():

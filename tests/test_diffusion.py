@@ -156,6 +156,16 @@ def test_weights_of_branches_add_up_to_one(text: float, audio: float, sounds: bo
             assert getattr(branch, name) is getattr(asked[0][0], name), "in every branch"
 
 
+def test_branches_are_added_in_float32_also_where_the_network_computes_in_bfloat16() -> None:
+    conditions, noisy = random_conditions(), torch.randn(2, WIDTHS.latent_channels, 3, 2, 3)
+    asked, random = branches(conditions, torch.zeros(1, 64), 6.5, 3.5), torch.Generator().manual_seed(0)
+    outputs = torch.randn(len(asked) * 2, *noisy.shape[1:], generator=random)
+    with torch.autocast("cpu", torch.bfloat16):
+        added = guided_velocity(lambda *_: outputs, noisy, torch.ones(2), asked, True)
+    weights = torch.tensor([weight for _, weight in asked])
+    torch.testing.assert_close(added, torch.einsum("rb...,r->b...", outputs.unflatten(0, (-1, 2)), weights))
+
+
 def test_batched_and_sequential_guidance_of_the_network_are_equal() -> None:
     model, noisy = random_model(), torch.randn(2, WIDTHS.latent_channels, 3, 2, 3)
     seen: list[int] = []

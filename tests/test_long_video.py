@@ -1,6 +1,8 @@
 """Segments chained into videos of any length: lengths, what each segment hears, resuming and sharing a batch."""
 
+import resource
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,6 +186,20 @@ def test_a_stopped_video_goes_on_where_it_was(tmp_path: Path, chaining: str):
     np.testing.assert_array_equal(whole, resumed)
     for path in sorted(whole_folder.iterdir()):
         assert path.read_bytes() == (folder / path.name).read_bytes(), "latents byte for byte"
+
+
+def test_a_full_disk_of_the_work_folder_is_an_error_of_the_system(tmp_path: Path):
+    """Which `render` puts into words; safetensors' own error would be none."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            KeptSegments(tmp_path).save(0, torch.zeros(1, 59, 3, 4, 4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_segment_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -148,6 +148,16 @@ def test_without_its_sidecar_a_file_still_tells(video: Path) -> None:
         verify(video)
 
 
+def test_a_sidecar_that_names_another_maker_is_not_believed(video: Path) -> None:
+    path = sidecar_path(video)
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"made_by": "another 9", "model": {**told["model"], "name": "another"}}))
+    found = verify(video)
+    assert not found.unchanged and found.provenance.model.name == "omnihuman"
+    path.write_text(json.dumps(told | {"tracks_sha256": ["x"]}))
+    assert any("tracks_sha256 is no mapping" in change for change in verify(video).changes)
+
+
 def test_sidecars_of_other_formats(video: Path) -> None:
     path, told = sidecar_path(video), json.loads(sidecar_path(video).read_text())
     first = {key: told[key] for key in ("model", "inputs", "parameters", "video_sha256")}

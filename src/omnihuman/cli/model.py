@@ -94,10 +94,13 @@ def _evaluate(_: argparse.Namespace) -> int:
 
 
 def _render(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from tqdm import tqdm
 
     from omnihuman.config.load import load_params
     from omnihuman.inference.generator import load_generator
+    from omnihuman.inference.pose_inputs import with_known_weights
     from omnihuman.inference.render import render
     from omnihuman.inference.request import InputOptions, RenderRequest
 
@@ -128,6 +131,8 @@ def _render(args: argparse.Namespace) -> int:
         options=options,
     )
     request.check()
+    if request.pose_from is not None:
+        request = replace(request, options=with_known_weights(options))
     generator = load_generator(args.model, params.sampling)
     with tqdm(unit="segment", file=sys.stderr) as bar:
 

@@ -66,7 +66,9 @@ def guided_velocity(
         repeats = len(asked)
         given, weights = zip(*asked, strict=True)
         output = model(torch.cat([noisy] * repeats), torch.cat([sigma] * repeats), join_conditions(given))
-        return torch.einsum("rb...,r->b...", output.unflatten(0, (repeats, -1)), torch.tensor(weights).to(output))
+        # A product of matrices would be taken in bfloat16 where the network computes in it.
+        parts = zip(output.float().chunk(repeats), weights, strict=True)
+        return sum((weight * part for part, weight in parts), torch.zeros_like(noisy))
     guided = torch.zeros_like(noisy)
     for branch, weight in asked:
         guided += weight * model(noisy, sigma, branch)

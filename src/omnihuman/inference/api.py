@@ -9,6 +9,7 @@ import numpy as np
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.inference.generator import LoadedGenerator, load_generator
 from omnihuman.inference.output import RenderedVideo
+from omnihuman.inference.pose_inputs import with_known_weights
 from omnihuman.inference.render import Progress, render_frames
 from omnihuman.inference.render import render as render_file
 from omnihuman.inference.request import InputOptions, RenderRequest
@@ -75,7 +76,7 @@ def render(
         seed,
         None if conditions is None else tuple(conditions),
         video,
-        options or InputOptions(),
+        with_known_weights(options or InputOptions()),
     )
     config, progress = config or Render(), progress or _silent
     if output is not None:

@@ -3,6 +3,7 @@
 Both make F = 4 (T - 1) + 1 frames first and 4 (T - 2) with every further segment of T latents.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -36,6 +37,13 @@ class VideoInputs:
     keypoints: np.ndarray  # [F, K, 3]; without meaning where pose is off
     active: ActiveConditions
     """Of the first segment; every later one has motion frames."""
+
+    def sha256(self) -> str:
+        """Hexadecimal digest of all of them."""
+        digest = hashlib.sha256(repr((self.num_frames, self.active)).encode())
+        for array in (self.reference, self.reference_keypoints, self.text, self.speech.samples, self.keypoints):
+            digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def num_segments(num_frames: int, segment_frames: int) -> int:

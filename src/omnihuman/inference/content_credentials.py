@@ -149,7 +149,7 @@ def _manifest(made_of: Provenance) -> dict[str, Any]:
 def _add_ingredient(builder: c2pa.Builder, role: str, path: Path, sha256: str) -> None:
     told = {"title": role, "label": role, "relationship": "inputTo", "description": f"sha256 {sha256}"}
     kind = mimetypes.guess_type(path.name)[0]
-    with path.open("rb") as file:
+    with io.BytesIO() if path.is_dir() else path.open("rb") as file:  # a folder is told by its hash alone
         try:
             builder.add_ingredient(told, kind if kind in c2pa.Reader.get_supported_mime_types() else "", file)
         except c2pa.C2paError:  # the suffix lies, or what the file has is no manifest: without a look inside

@@ -28,7 +28,7 @@ from omnihuman.inference.pose_inputs import (
 )
 from omnihuman.inference.request import RenderRequest
 from omnihuman.inference.speech_track import SpeechTrack
-from omnihuman.media.loudness import at_loudness, is_silence
+from omnihuman.media.loudness import SILENCE_LUFS, at_loudness
 from omnihuman.media.sound import read_whole_sound, resample
 from omnihuman.media.worker import Limits, run_guarded
 
@@ -94,7 +94,12 @@ def _person(request: RenderRequest, fitted: FittedPicture) -> np.ndarray | None:
     """The pose in the picture, [K, 3] in shares of what is shown of it; None where it is not known."""
     if request.image_pose is None:
         return pose_of_picture(fitted.pixels, request.options)
-    return fitted.shown(read_pose(request.image_pose, request.options).keypoints.points[0])
+    points = read_pose(request.image_pose, request.options).keypoints.points
+    seen = (points[..., 2] > 0).any(axis=1)
+    if not seen.any():
+        log.warning("%s: shows nobody, so the pose in the picture is not known", request.image_pose)
+        return None
+    return fitted.shown(points[int(seen.argmax())])
 
 
 def _encode_picture(generator: Generator, pixels: np.ndarray) -> np.ndarray:
@@ -105,7 +110,11 @@ def _encode_picture(generator: Generator, pixels: np.ndarray) -> np.ndarray:
 
 def _speech(sound: Sound | None, num_frames: int, generator: Generator) -> SpeechTrack:
     """The sound as the model hears it; zeros without one."""
-    heard = None if sound is None else at_loudness(resample(sound, SAMPLE_RATE), TARGET_LUFS)
+    heard = None if sound is None else resample(sound, SAMPLE_RATE)
+    if heard is not None:
+        heard, measured = at_loudness(heard, TARGET_LUFS)
+        if measured < SILENCE_LUFS:
+            log.warning("the sound is silence; the mouth will rest")
     return SpeechTrack(generator.speech_encoder(), heard, num_frames, generator.encoders.fps)
 
 
@@ -118,8 +127,6 @@ def _read_sound(path: Path) -> Sound:
         raise UserError(f"sound {path}: holds no sound")
     if len(outcome.value.samples) > MAX_SECONDS * outcome.value.sample_rate:
         raise UserError(f"sound {path}: longer than {MAX_SECONDS:g} seconds, cut it")
-    if is_silence(outcome.value):
-        log.warning("sound %s: is silence; the mouth will rest", path)
     return outcome.value
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from omnihuman.storage.files import publish
@@ -31,7 +31,7 @@ class KeptSegments:
     def save(self, number: int, latents: Tensor) -> None:
         """Publishes a segment."""
         with publish(self._path(number)) as temporary:
-            save_file({"latents": latents.contiguous()}, temporary)
+            temporary.write_bytes(save({"latents": latents.contiguous()}))  # unlike save_file it raises OSError
 
     def clear(self) -> None:
         """Removes all; to be called once the video is published."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,13 +15,14 @@ from omnihuman.config.schema.evaluate import Render
 from omnihuman.errors import UserError
 from omnihuman.inference.content_credentials import prepare
 from omnihuman.inference.inputs import RenderInputs
-from omnihuman.inference.provenance import Provenance, sidecar_path
+from omnihuman.inference.provenance import Provenance
 from omnihuman.inference.visible_label import VisibleLabel
 from omnihuman.media.write import write_video
-from omnihuman.storage.files import publish
+from omnihuman.storage.files import publish, temporary_path
 
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or name a place on another disk"),
+    errno.ENAMETOOLONG: "give a shorter name",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a folder that you may write into"),
     errno.EFBIG: "files may not be as large here, name another place",
 }
@@ -86,7 +86,6 @@ def write_rendered(
             if credentials:
                 credentials.sign(temporary)
             provenance = made_of.of_file(temporary)
-            sidecar_path(path).unlink(missing_ok=True)  # that of an earlier video
         provenance.save(path)
     return RenderedVideo(path, num_frames, float(rate), width, height, sound_seconds, provenance)
 
@@ -133,8 +132,9 @@ def _try_place(path: Path) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: a folder has this name, give another")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", suffix=".partial.partial.mp4"):
-        pass
+    longest = temporary_path(temporary_path(path))  # what is signed is published within what is published
+    longest.touch()
+    longest.unlink()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from omnihuman.config.schema.encode import Encode
 from omnihuman.data.scorers.face import search_faces
 from omnihuman.data.shards import Encoders
 from omnihuman.encoders.sizes import encoded_size
-from omnihuman.inference.request import InputOptions
+from omnihuman.errors import UserError
+from omnihuman.inference.request import LARGEST_SIDE, InputOptions
 from omnihuman.media.picture import read_picture, resize_picture
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ def _size(width: int, height: int, encoders: Encoders, options: InputOptions) ->
     asked = (asked[0] or round(asked[1] * aspect), asked[1] or round(asked[0] / aspect))
     multiple = encoders.size_multiple
     width, height = (max(1, round(side / multiple)) * multiple for side in asked)
+    if max(width, height) > LARGEST_SIDE:
+        raise UserError(f"{width} x {height} pixels are asked of the model: at most {LARGEST_SIDE} a side")
     if (width, height) != asked:
         log.info("the model makes %d x %d pixels: its sides are multiples of %d", width, height, multiple)
     if width * height > _BEYOND_TRAINED * trained:

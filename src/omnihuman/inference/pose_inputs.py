@@ -6,7 +6,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from omnihuman.batch import Keypoints
 from omnihuman.data.shards import Encoders
 from omnihuman.data.sidecar import fit_keypoints, read_keypoints
 from omnihuman.encoders.pose_estimator import WholeBodyEstimator, estimator_files, pinned_files
+from omnihuman.encoders.weights import files_sha256
 from omnihuman.errors import UserError
 from omnihuman.inference.pose_json import COCO_18, read_pose_json
 from omnihuman.inference.request import InputOptions
@@ -183,6 +184,17 @@ def _pictures(path: Path) -> Iterator[tuple[float, np.ndarray]]:
 def _skeleton_as_coco(pixels: np.ndarray) -> np.ndarray:
     """[17, 3] in the order of `batch.KEYPOINTS`."""
     return read_skeleton(pixels)[list(COCO_18)]
+
+
+def with_known_weights(options: InputOptions) -> InputOptions:
+    """The options with the hash of the weights that find poses, where a folder is named and no hash.
+
+    Raises:
+        UserError: the folder does not hold them.
+    """
+    if not options.pose_weights or options.pose_sha256:
+        return options
+    return replace(options, pose_sha256=files_sha256(estimator_files(Path(options.pose_weights))))
 
 
 def _estimator(options: InputOptions) -> WholeBodyEstimator:

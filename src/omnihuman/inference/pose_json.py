@@ -62,6 +62,8 @@ def read_pose_json(path: Path, canvas: tuple[int, int]) -> ReadPoses:
         raise ValueError("shows nobody in any frame")
     canvas = next((size for _, _, size in frames if size), canvas)
     followed = _follow([people for _, people, _ in frames])
+    if not (followed[..., 2] > 0).any():
+        raise ValueError("is sure of no joint in any frame")
     numbers = np.array([number for number, _, _ in frames])
     aspect = canvas[0] / canvas[1] if canvas[1] else 0.0
     return ReadPoses(_shares(followed, canvas), numbers - numbers[0], aspect)

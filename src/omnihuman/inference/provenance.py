@@ -15,6 +15,8 @@ from omnihuman.storage.files import file_sha256, path_sha256, publish
 Parameters = Mapping[str, str | int | float]
 """Text, seed, and every key of sampling and render."""
 SUFFIX = ".json"
+PLACES = ("pose_weights",)
+"""Parameters that are paths: a batch needs them, but no video is another for them, and no sidecar tells them."""
 FORMAT = 2
 """Of the sidecar. Format 1 had neither `format` nor `made_by`, `content_id` and `tracks_sha256`."""
 
@@ -84,6 +86,9 @@ class Provenance:
         known, stated = fields.pop("format", 1), fields.pop("content_id", None)
         if known not in range(1, FORMAT + 1):
             raise ValueError(f"format {known} is not known here, it needs a later version of omnihuman")
+        for name in ("inputs", "parameters", "tracks_sha256"):
+            if not isinstance(fields.get(name, {}), Mapping):
+                raise TypeError(f"{name} is no mapping")
         provenance = cls(**{**fields, "model": ModelIdentity(**fields["model"])})
         if stated is not None and stated != provenance.content_id:
             raise ValueError("it was changed: its content_id is that of another content")
@@ -113,10 +118,14 @@ def sidecar_path(video: Path) -> Path:
 
 def content_id(inputs: Mapping[str, str], model_sha256: str, parameters: Parameters) -> str:
     """The identity of a video before it is rendered; sha256 in hexadecimal digits."""
-    parts = {"inputs": dict(inputs), "model": model_sha256, "parameters": dict(parameters)}
+    parts = {"inputs": dict(inputs), "model": model_sha256, "parameters": _without_places(parameters)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _without_places(parameters: Parameters) -> dict[str, str | int | float]:
+    return {key: value for key, value in parameters.items() if key not in PLACES}
 
 
 def describe(model: ModelIdentity, inputs: Mapping[str, Path], parameters: Parameters) -> Provenance:
     """What a video will be made of: hashes the inputs."""
-    return Provenance(model, {role: path_sha256(path) for role, path in inputs.items()}, parameters)
+    return Provenance(model, {role: path_sha256(path) for role, path in inputs.items()}, _without_places(parameters))

@@ -22,8 +22,14 @@ from omnihuman.storage.work import code_key, content_key, held_work_folder
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Called with finished and all segments."""
-_MAKES_LATENTS = ("inference", "model", "diffusion", "conditions", "encoders", "packed.py")
-"""Code that decides what a segment becomes."""
+_MAKES_LATENTS = (
+    *(
+        f"inference/{name}.py"
+        for name in ("chaining", "colour", "generator", "long_video", "placement", "speech_track")
+    ),
+    *("model", "diffusion", "conditions", "encoders", "packed.py", "keyed_random.py"),
+)
+"""Code that decides what a segment becomes, once the inputs are encoded."""
 
 
 def render(
@@ -49,7 +55,7 @@ def render(
     inputs = _inputs(request, generator, config)
     told = parameters(request, generator.sampling, config)
     made_of = describe(model or ModelIdentity("", None, generator.sha256), request.inputs(), told)
-    with held_work_folder(content_key(render=made_of.content_id, code=code_key(*_MAKES_LATENTS))) as folder:
+    with held_work_folder(_work_key(request, generator, inputs, config)) as folder:
         remove_abandoned(request.output)
         job = VideoJob(inputs.video, request.seed, KeptSegments(folder))
         frames = _frames(generator, job, config, progress)
@@ -74,8 +80,21 @@ def render_frames(
 def parameters(request: RenderRequest, sampling: Sampling, config: Render) -> Parameters:
     """All that decides on the video beside the model and the input files."""
     chosen = {} if request.conditions is None else {"conditions": ",".join(request.conditions)}
-    options = asdict(request.options)
+    options = request.options.told(has_pose=request.pose_from is not None)
     return {"text": request.text, "seed": request.seed, **chosen, **options, **asdict(sampling), **asdict(config)}
+
+
+def _work_key(request: RenderRequest, generator: LoadedGenerator, inputs: RenderInputs, config: Render) -> str:
+    """Of all that decides on the latents, and of nothing else: a killed render goes on also with another label."""
+    return content_key(
+        inputs=inputs.video.sha256(),
+        seed=request.seed,
+        model=generator.sha256,
+        encoders=generator.encoders.fingerprint,
+        sampling=asdict(generator.sampling),
+        chaining=(config.chaining, config.keep_colour),
+        code=code_key(*_MAKES_LATENTS),
+    )
 
 
 def _inputs(request: RenderRequest, generator: LoadedGenerator, config: Render) -> RenderInputs:

@@ -1,7 +1,8 @@
 """What to render: the files, the text and the seed of one video."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ class InputOptions:
         """From parameters that hold others too; a lacking one keeps its default."""
         return cls(**{known.name: values[known.name] for known in fields(cls) if known.name in values})
 
+    def told(self, *, has_pose: bool) -> dict[str, str | int | float]:
+        """All that decides on a video: what finds poses does so only where there is one."""
+        return asdict(self if has_pose else replace(self, pose_weights="", pose_sha256="", pose_fps=0.0))
+
     def check(self) -> None:
         """Raises `UserError` where sizes contradict each other or make no sense."""
         sides = (self.model_width, self.model_height, self.model_short_side, self.pose_width, self.pose_height)
-        if min(*sides, self.pose_fps) < 0:
-            raise UserError("a size or a rate is below 0: give pixels, and pictures a second")
+        if min(*sides, self.pose_fps) < 0 or not math.isfinite(self.pose_fps):
+            raise UserError("a size or a rate is below 0 or no number: give pixels, and pictures a second")
         if max(sides[:3]) > LARGEST_SIDE:
             raise UserError(f"a side of {max(sides[:3])} pixels is asked of the model: at most {LARGEST_SIDE}")
         if self.model_short_side and (self.model_width or self.model_height):
@@ -108,7 +113,7 @@ class RenderRequest:
             raise UserError("--pose and --video both give a pose: leave one out")
         if self.image_pose is not None and self.pose_from is None:
             raise UserError("--image-pose says where the person stands before following --pose: give --pose too")
-        if self.output is not None and self.output.suffix.lower() != ".mp4":
+        if self.output is not None and self.output.suffix != ".mp4":
             remedy = f"only .mp4 can be written, name it {self.output.with_suffix('.mp4')}"
             raise UserError(f"--output {self.output}: {remedy}")
         if any("\ud800" <= character <= "\udfff" for character in self.text):

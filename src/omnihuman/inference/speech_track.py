@@ -33,6 +33,11 @@ class SpeechTrack:
         self._piece = piece if num_frames > piece + self._context else max(num_frames, 1)
         self._encoded = lru_cache(maxsize=2)(self._encode)  # a segment lies in two pieces at most
 
+    @property
+    def samples(self) -> np.ndarray:
+        """float32 [samples] that are heard; none without a sound."""
+        return np.zeros(0, np.float32) if self._sound is None else self._sound.samples
+
     def between(self, first: int, last: int) -> np.ndarray:
         """float32 [last - first, layers, width] of frames within the video."""
         if self._sound is None:

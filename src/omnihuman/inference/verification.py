@@ -1,8 +1,9 @@
 """Is a rendered file still what was rendered? Its sidecar and its content credentials are asked, each for itself."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omnihuman.errors import UserError
 from omnihuman.inference.content_credentials import Manifest, read_manifest
@@ -48,13 +49,19 @@ def verify(path: Path) -> VerifiedVideo:
             changes.append(str(error))
         return VerifiedVideo(str(path), not changes, tuple(changes), False, manifest, signed)
     told = sidecar
-    if signed is not None and signed.content_id != sidecar.content_id:
+    if signed is not None and _told(signed, sidecar) != sidecar.told():
         told = sidecar if changes else signed
-        changes.append("the sidecar tells of another content than the signed manifest")
+        what = "another content" if signed.content_id != sidecar.content_id else "another maker"
+        changes.append(f"the sidecar tells of {what} than the signed manifest")
     elif manifest is None and sidecar.parameters.get("content_credentials"):
         changes.append("the content credentials that it was written with are gone, as after encoding it anew")
     changes += _against_sidecar(path, sidecar)
     return VerifiedVideo(str(path), not changes, tuple(changes), True, manifest, told)
+
+
+def _told(signed: Provenance, sidecar: Provenance) -> dict[str, Any]:
+    """What the manifest tells, as far as a sidecar of an older format could."""
+    return (signed if sidecar.made_by else replace(signed, made_by="")).told()
 
 
 def _against_sidecar(path: Path, sidecar: Provenance) -> Iterator[str]:

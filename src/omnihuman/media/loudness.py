@@ -26,14 +26,13 @@ def loudness(sound: Sound) -> float:
     return float(measured) if np.isfinite(measured) else -np.inf
 
 
-def is_silence(sound: Sound) -> bool:
-    """Whether there is nothing in it that anybody would hear."""
-    return loudness(sound) < SILENCE_LUFS
+def at_loudness(sound: Sound, target_lufs: float) -> tuple[Sound, float]:
+    """The sound, scaled to a loudness, and the loudness that it had.
 
-
-def at_loudness(sound: Sound, target_lufs: float) -> Sound:
-    """The sound, scaled to a loudness; silence stays as it is. Samples may pass 1: nobody writes this sound."""
+    What is below `SILENCE_LUFS` stays as it is. Samples may pass 1: nobody writes this sound.
+    """
     measured = loudness(sound)
     if measured < SILENCE_LUFS:
-        return sound
-    return Sound((sound.samples * 10 ** ((target_lufs - measured) / 20)).astype(np.float32), sound.sample_rate)
+        return sound, measured
+    scaled = (sound.samples * 10 ** ((target_lufs - measured) / 20)).astype(np.float32)
+    return Sound(scaled, sound.sample_rate), measured

@@ -12,6 +12,7 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.root import Params
 from omnihuman.config.strict import unknown_key
 from omnihuman.errors import UserError
+from omnihuman.inference.pose_inputs import with_known_weights
 from omnihuman.inference.request import InputOptions
 
 ROLES = ("image", "audio", "pose", "image_pose", "video")
@@ -50,7 +51,8 @@ class Job:
 
     def parameters(self) -> dict[str, str | int | float]:
         """All that decides on the video beside the model and the input files."""
-        settings = {**asdict(self.options), **asdict(self.sampling), **asdict(self.render)}
+        options = self.options.told(has_pose="pose" in self.files or "video" in self.files)
+        settings = {**options, **asdict(self.sampling), **asdict(self.render)}
         return {"text": self.text, "seed": self.seed, **settings}
 
 
@@ -193,9 +195,15 @@ class _LineReader:
         return str(name)
 
     def _options(self, values: dict[str, Any], told: dict[str, Any]) -> InputOptions:
-        options = InputOptions.of(values)
+        encode, options = self.params.encode, InputOptions.of(values)
+        if not options.pose_weights:
+            options = replace(options, pose_weights=encode.pose_weights, pose_sha256=encode.pose_sha256)
+        else:
+            options = replace(options, pose_weights=str(self.inputs / options.pose_weights))
         try:
             options.check()
+            if {"pose", "video"} & set(told):
+                options = with_known_weights(options)
         except UserError as error:
             self._blame("parameters", str(error))
         if options.video_sound and ("video" not in told or "audio" in told):

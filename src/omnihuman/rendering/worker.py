@@ -162,8 +162,8 @@ class _Worker:
 
         What ran out of memory is tried once more at the same size, after this process has freed what it no longer
         needs and others had time to end. Smaller would be another video: a segment's length and size are the model's
-        and the picture's, the enlargement is the job's. Segments are rendered and written one at a time already; only
-        the branches of guidance, which are one batch, could still be separated.
+        and the picture's, the enlargement is the job's. Segments are rendered and written one at a time already;
+        `sampling.guidance_batched=false` also takes the branches of guidance one after another.
         """
         memory = _is_out_of_memory(error)
         if isinstance(error, UserError) and not isinstance(error, OutputError):

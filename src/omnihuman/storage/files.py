@@ -21,12 +21,17 @@ def publish(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{_host()}-{os.getpid()}.partial{path.suffix}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Where `publish` has this process write first."""
+    return path.with_name(f".{path.stem}.{_host()}-{os.getpid()}.partial{path.suffix}")
 
 
 def remove_abandoned(path: Path) -> None:
