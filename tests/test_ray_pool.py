@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 from tests.counted_scoring import write_corpus
 from tests.test_published_encode import inputs_of
 
@@ -24,6 +23,8 @@ from omnihuman.errors import UserError
 from omnihuman.media import ray_pool
 from omnihuman.media.ray_pool import run_on_ray
 from omnihuman.media.worker import Limits, RunGuarded, run_guarded
+
+ray = pytest.importorskip("ray", reason="the optional package ray is not installed: pip install '.[ray]'")
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
