@@ -8,14 +8,29 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+from scipy.io import wavfile
+from tests.tiny import DESCRIPTION, random_model
+
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.inference import render as rendering
 from omnihuman.inference.generator import load_generator
 from omnihuman.inference.kept_segments import KeptSegments
 from omnihuman.inference.render import render
 from omnihuman.inference.request import RenderRequest
+from omnihuman.model.checkpoint import save_model
 
 ALLOWED = "allowed"
+
+
+def write_inputs(folder: Path, seconds: float) -> None:
+    """The model, the picture and so much noise to speak, into an existing folder."""
+    (folder / "model").mkdir()
+    save_model(folder / "model", random_model(), DESCRIPTION)
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "picture.png")
+    wavfile.write(folder / "sound.wav", 16000, random.normal(0, 3000, round(seconds * 16000)).astype(np.int16))
 
 
 def main(folder: Path, chaining: str) -> None:

@@ -102,6 +102,12 @@ def marked(mark: str) -> list[list[str]]:
     return found
 
 
+def checkout_environment(home: Path) -> dict[str, str]:
+    """Of a process that imports this checkout and its tests, with a home of its own and one thread."""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return os.environ | {"PYTHONPATH": path, "OMNIHUMAN_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     """Whether the condition came true in time."""
     deadline = time.monotonic() + seconds

@@ -1,22 +1,15 @@
 """A render is killed at random moments and called again: what it leaves is what an uninterrupted one leaves."""
 
-import os
 import random
 import shutil
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
-from scipy.io import wavfile
-from tests.paced_render import ALLOWED
-from tests.small_project import ROOT, wait_until
-from tests.tiny import DESCRIPTION, random_model
-
-from omnihuman.model.checkpoint import save_model
+from tests.paced_render import ALLOWED, write_inputs
+from tests.small_project import checkout_environment, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -25,10 +18,8 @@ KILLS = [3, pytest.param(10, marks=pytest.mark.soak)]
 
 
 def start(folder: Path, chaining: str) -> psutil.Popen:
-    variables = {"OMNIHUMAN_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     command = [sys.executable, "-m", "tests.paced_render", str(folder), chaining]
-    return psutil.Popen(command, env=os.environ | variables | {"PYTHONPATH": path})
+    return psutil.Popen(command, env=checkout_environment(folder / "home"))
 
 
 def kept(folder: Path) -> dict[str, bytes]:
@@ -39,12 +30,7 @@ def kept(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    (folder / "model").mkdir()
-    save_model(folder / "model", random_model(), DESCRIPTION)
-    generator = np.random.default_rng(0)
-    Image.fromarray(generator.integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "picture.png")
-    samples = generator.normal(0, 3000, round((9 + 4 * (NUM_SEGMENTS - 1)) / 25 * 16000)).astype(np.int16)
-    wavfile.write(folder / "sound.wav", 16000, samples)
+    write_inputs(folder, (9 + 4 * (NUM_SEGMENTS - 1)) / 25)
     return folder
 
 

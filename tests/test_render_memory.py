@@ -1,18 +1,12 @@
 """A long render needs no more memory than a short one."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from scipy.io import wavfile
-from tests.small_project import ROOT
-from tests.tiny import DESCRIPTION, random_model
-
-from omnihuman.model.checkpoint import save_model
+from tests.paced_render import write_inputs
+from tests.small_project import checkout_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -29,16 +23,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 def peak_megabytes(folder: Path, seconds: float, chaining: str) -> float:
     folder.mkdir()
-    (folder / "model").mkdir()
-    save_model(folder / "model", random_model(), DESCRIPTION)
-    random = np.random.default_rng(0)
-    Image.fromarray(random.integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "picture.png")
-    wavfile.write(folder / "sound.wav", 16000, random.normal(0, 3000, round(seconds * 16000)).astype(np.int16))
-    variables = {"OMNIHUMAN_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    write_inputs(folder, seconds)
     command = [sys.executable, "-c", PROGRAM, str(folder), chaining]
-    environment = os.environ | variables | {"PYTHONPATH": path}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    variables = checkout_environment(folder / "home")
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     return float(result.stdout.splitlines()[-1])
 
 

@@ -1,6 +1,5 @@
 """Workers and the whole step `score` are killed at random moments: nothing is lost, nothing kept is measured twice."""
 
-import os
 import random
 import shutil
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.counted_scoring import ALLOWED, CLIPS_PER_CHUNK, MEASURED, measured, write_corpus
-from tests.small_project import ROOT, wait_until
+from tests.small_project import checkout_environment, wait_until
 
 from omnihuman.data.manifest import read_table
 
@@ -23,10 +22,8 @@ WORKERS = 2
 
 def start(folder: Path) -> psutil.Popen:
     """The step, in a folder with its input and a home of its own."""
-    variables = {"OMNIHUMAN_HOME": str(folder / "home"), "OMNIHUMAN_WORKERS": str(WORKERS)}
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    environment = os.environ | variables | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return psutil.Popen([sys.executable, "-m", "tests.counted_scoring", str(folder)], env=environment)
+    variables = checkout_environment(folder / "home") | {"OMNIHUMAN_WORKERS": str(WORKERS)}
+    return psutil.Popen([sys.executable, "-m", "tests.counted_scoring", str(folder)], env=variables)
 
 
 def kept(folder: Path) -> set[str]:

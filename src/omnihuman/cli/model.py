@@ -94,8 +94,6 @@ def _evaluate(_: argparse.Namespace) -> int:
 
 
 def _render(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from tqdm import tqdm
 
     from omnihuman.config.load import load_params
@@ -131,8 +129,7 @@ def _render(args: argparse.Namespace) -> int:
         options=options,
     )
     request.check()
-    if request.pose_from is not None:
-        request = replace(request, options=with_known_weights(options))
+    request = with_known_weights(request)
     generator = load_generator(args.model, params.sampling)
     with tqdm(unit="segment", file=sys.stderr) as bar:
 

@@ -76,8 +76,9 @@ def render(
         seed,
         None if conditions is None else tuple(conditions),
         video,
-        with_known_weights(options or InputOptions()),
+        options or InputOptions(),
     )
+    request = with_known_weights(request)
     config, progress = config or Render(), progress or _silent
     if output is not None:
         return render_file(request, generator, config, progress)

@@ -1,6 +1,6 @@
 """Videos of any length, segment after segment; segments of several videos may share a batch."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -76,9 +76,9 @@ def _next_segments(
         numbers, conditions = zip(*alike, strict=True)
         keys = [(is_open[n][0].seed, "segment", is_open[n][1].finished) for n in numbers]
         num_latents = is_open[numbers[0]][1].num_latents
-        made = deque(generator.segment(join_conditions(conditions), num_latents, keys).split(1))
-        for number in numbers:
-            latents, (job, chain) = made.popleft(), is_open[number]
+        made = generator.segment(join_conditions(conditions), num_latents, keys).split(1)
+        for number, latents in zip(numbers, made, strict=True):
+            job, chain = is_open[number]
             if job.kept:
                 job.kept.save(chain.finished, latents)
             yield number, latents

@@ -22,7 +22,7 @@ from omnihuman.encoders.pose_estimator import WholeBodyEstimator, estimator_file
 from omnihuman.encoders.weights import files_sha256
 from omnihuman.errors import UserError
 from omnihuman.inference.pose_json import COCO_18, read_pose_json
-from omnihuman.inference.request import InputOptions
+from omnihuman.inference.request import InputOptions, RenderRequest
 from omnihuman.inference.retarget import placed, retarget
 from omnihuman.inference.skeleton_video import is_skeleton, read_skeleton
 from omnihuman.media.video import stream_frames
@@ -186,7 +186,16 @@ def _skeleton_as_coco(pixels: np.ndarray) -> np.ndarray:
     return read_skeleton(pixels)[list(COCO_18)]
 
 
-def with_known_weights(options: InputOptions) -> InputOptions:
+def with_known_weights(request: RenderRequest) -> RenderRequest:
+    """The request with the hash of the weights that find its pose, if it has any.
+
+    Raises:
+        UserError: the folder does not hold them.
+    """
+    return request if request.pose_from is None else replace(request, options=known_weights(request.options))
+
+
+def known_weights(options: InputOptions) -> InputOptions:
     """The options with the hash of the weights that find poses, where a folder is named and no hash.
 
     Raises:

@@ -57,11 +57,11 @@ def render(
     made_of = describe(model or ModelIdentity("", None, generator.sha256), request.inputs(), told)
     with held_work_folder(_work_key(request, generator, inputs, config)) as folder:
         remove_abandoned(request.output)
-        job = VideoJob(inputs.video, request.seed, KeptSegments(folder))
-        frames = _frames(generator, job, config, progress)
+        kept = KeptSegments(folder)
+        frames = _frames(generator, VideoJob(inputs.video, request.seed, kept), config, progress)
         fps = generator.encoders.fps
         video = write_rendered(request.output, frames, inputs, fps, config, made_of, request.inputs())
-        KeptSegments(folder).clear()
+        kept.clear()
     return video
 
 

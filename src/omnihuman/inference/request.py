@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from omnihuman.errors import UserError
 
@@ -33,11 +32,6 @@ class InputOptions:
     """Folder with DWPose's two ONNX files, for poses of videos and of the picture; empty: none are found."""
     pose_sha256: str = ""
     """Of both files; empty: not checked."""
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "InputOptions":
-        """From parameters that hold others too; a lacking one keeps its default."""
-        return cls(**{known.name: values[known.name] for known in fields(cls) if known.name in values})
 
     def told(self, *, has_pose: bool) -> dict[str, str | int | float]:
         """All that decides on a video: what finds poses does so only where there is one."""

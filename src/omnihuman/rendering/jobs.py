@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,7 +12,7 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.root import Params
 from omnihuman.config.strict import unknown_key
 from omnihuman.errors import UserError
-from omnihuman.inference.pose_inputs import with_known_weights
+from omnihuman.inference.pose_inputs import known_weights
 from omnihuman.inference.request import InputOptions
 
 ROLES = ("image", "audio", "pose", "image_pose", "video")
@@ -195,7 +195,7 @@ class _LineReader:
         return str(name)
 
     def _options(self, values: dict[str, Any], told: dict[str, Any]) -> InputOptions:
-        encode, options = self.params.encode, InputOptions.of(values)
+        encode, options = self.params.encode, InputOptions(**only(values, InputOptions))
         if not options.pose_weights:
             options = replace(options, pose_weights=encode.pose_weights, pose_sha256=encode.pose_sha256)
         else:
@@ -203,7 +203,7 @@ class _LineReader:
         try:
             options.check()
             if {"pose", "video"} & set(told):
-                options = with_known_weights(options)
+                options = known_weights(options)
         except UserError as error:
             self._blame("parameters", str(error))
         if options.video_sound and ("video" not in told or "audio" in told):
@@ -211,8 +211,8 @@ class _LineReader:
         return options
 
     def _parameters(self, values: dict[str, Any]) -> tuple[Sampling, Render]:
-        sampling = replace(self.params.sampling, **_only(values, Sampling))
-        render = replace(self.params.render, **_only(values, Render))
+        sampling = replace(self.params.sampling, **only(values, Sampling))
+        render = replace(self.params.render, **only(values, Render))
         try:
             check(replace(self.params, sampling=sampling, render=render))
         except UserError as error:
@@ -220,7 +220,8 @@ class _LineReader:
         return sampling, render
 
 
-def _only(values: dict[str, Any], schema: type) -> dict[str, Any]:
+def only(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """Of parameters, those of one section."""
     return {key: value for key, value in values.items() if key in get_type_hints(schema)}
 
 

@@ -25,6 +25,7 @@ from omnihuman.inference.render import render
 from omnihuman.inference.request import InputOptions, RenderRequest
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
+from omnihuman.rendering.jobs import only
 from omnihuman.rendering.ledger import Lease, Ledger, LedgerError
 from omnihuman.rendering.manifest import Item, Manifest, put
 from omnihuman.storage.files import file_sha256
@@ -142,11 +143,10 @@ class _Worker:
         _check_inputs(item)
         values = item.parameters
         # A manifest that was written before a key existed takes its default.
-        sampling = Sampling(**{name: values[name] for name in Sampling.__dataclass_fields__ if name in values})  # pyright: ignore[reportArgumentType]
-        config = Render(**{name: values[name] for name in Render.__dataclass_fields__ if name in values})  # pyright: ignore[reportArgumentType]
+        sampling, config = Sampling(**only(values, Sampling)), Render(**only(values, Render))
         files = {role: Path(file) for role, file in item.files.items()}
         request = RenderRequest.of(files, path, str(values["text"]), int(values["seed"]))
-        request = replace(request, options=InputOptions.of(values))
+        request = replace(request, options=InputOptions(**only(values, InputOptions)))
         generator = replace(self.generator, sampling=sampling)
         video = render(request, generator, config, lambda finished, total: still_ours(), self.identity)
         validate(video)
