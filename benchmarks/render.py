@@ -131,7 +131,9 @@ def _with_text(text: Tensor) -> Conditions:
 def outside_the_model(repetitions: int, seconds: float) -> None:
     """Shares of a whole render with the demo's model, of random weights: they do not change the time."""
     params = compose("demo")
-    generator = LoadedGenerator(demo_model(), encoders_of(17, params.encode.resolutions), params.sampling, (), "")
+    generator = LoadedGenerator(
+        random_model("demo"), encoders_of(17, params.encode.resolutions), params.sampling, (), ""
+    )
     spent: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name, _timed(spent):
         request = request_of(Path(name), 256, 256, seconds)
@@ -178,10 +180,10 @@ def _timed(spent: dict[str, float]):
         Generator.segment, CosineCodec.encode, CosineCodec.decode = kept
 
 
-def demo_model(patch_size: int = 1) -> OmniHumanTransformer:
-    """The demo's blocks with random weights."""
+def random_model(profile: str, patch_size: int = 1) -> OmniHumanTransformer:
+    """A profile's blocks with random weights."""
     torch.manual_seed(0)
-    config = replace(compose("demo").model, patch_size=patch_size)
+    config = replace(compose(profile).model, patch_size=patch_size)
     return OmniHumanTransformer(config, encoders_of(17, (4096,)).widths).eval()
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.batches import PARAMS, prepared, random_version, write_jobs
 
 from omnihuman.errors import UserError
+from omnihuman.inference.render import parameters
 from omnihuman.registry.versions import ModelVersion
 from omnihuman.rendering.jobs import read_jobs
 
@@ -52,6 +53,9 @@ pytest_plugins = ["tests.batch_fixtures"]
         ({"image": "a.png", "parameters": {"shift": 0}}, "parameters: sampling.shift is 0"),
         ({"image": "a.png", "parameters": {"solver": "rk4"}}, "parameters: sampling.solver: unknown 'rk4'"),
         ({"image": "a.png", "parameters": {"shift_by_tokens": 1}}, "parameters.shift_by_tokens: is 1, expected true"),
+        ({"image": "a.png", "conditions": "text"}, 'conditions: is "text", expected a list'),
+        ({"image": "a.png", "conditions": ["sound"]}, "conditions: condition 'sound' is unknown"),
+        ({"image": "a.png", "conditions": ["pose"]}, "conditions: the condition pose is chosen, but nothing is given"),
         ({"image": "a.png", "parameters": [1]}, "parameters: is [1], expected an object"),
         ('{"image": "a.png", "audio": "s.wav", "parameters": {"shift": NaN}}', "parameters.shift: is NaN"),
         ('{"image": "a.png", "audio": "s.wav", "seed": ' + "9" * 5000 + "}", "seed: is Infinity"),
@@ -110,6 +114,17 @@ def test_a_job_overrides_parameters_and_paths_are_relative_to_the_file(
     assert read.sampling == replace(PARAMS.sampling, num_steps=3, guidance_audio=1.0, shift_by_tokens=True)
     assert read.render == PARAMS.render
     assert read.parameters()["text"] == "a wave" and read.parameters()["seed"] == 5
+
+
+@pytest.mark.parametrize(("chosen", "followed"), [(["text", "audio"], ("text", "audio")), ([], ()), (None, None)])
+def test_a_job_may_choose_its_conditions(
+    inputs: Path, version: ModelVersion, chosen: list[str] | None, followed: tuple[str, ...] | None
+) -> None:
+    batch = prepared(write_jobs(inputs, {"image": "a.png", "conditions": chosen}), inputs / "videos", version)
+    (item,) = batch.manifest.items
+    request = item.request(inputs / "out.mp4")
+    assert request.conditions == followed
+    assert item.parameters == parameters(request, PARAMS.sampling, PARAMS.render), "told as a single render tells it"
 
 
 def test_the_identity_is_content_and_not_names(inputs: Path, version: ModelVersion, tmp_path: Path) -> None:

@@ -164,3 +164,4 @@ def test_every_picture_and_every_sound_renders_at_its_native_aspect(tmp_path: Pa
         assert 1 / rounding <= change <= rounding, (picture.name, made.width, made.height)
         written = read_whole_sound(60.0, 48_000, output)
         assert written is not None and abs(len(written.samples) / written.sample_rate - seconds) <= 0.05
+        assert written.samples.ndim == heard.samples.ndim, "stereo stays stereo"

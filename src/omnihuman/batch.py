@@ -77,9 +77,9 @@ class Frames:
 
 @dataclass(frozen=True)
 class Sound:
-    """One channel of sound."""
+    """One channel of sound; where it says so, two."""
 
-    samples: np.ndarray  # float32 [samples], -1..1
+    samples: np.ndarray  # float32 [samples], or [samples, 2], -1..1
     sample_rate: int
 
 

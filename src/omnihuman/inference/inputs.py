@@ -29,14 +29,15 @@ from omnihuman.inference.pose_inputs import (
 from omnihuman.inference.request import RenderRequest
 from omnihuman.inference.speech_track import SpeechTrack
 from omnihuman.media.loudness import SILENCE_LUFS, at_loudness
-from omnihuman.media.sound import read_whole_sound, resample
+from omnihuman.media.sound import read_whole_sound, resample, to_mono
 from omnihuman.media.worker import Limits, run_guarded
 
 log = logging.getLogger(__name__)
 TARGET_LUFS = -23.0
 """Loudness at which the model hears any sound: EBU R 128's, and that of the drawn corpus within 0.5 LU."""
 _MAX_WRITTEN_RATE = 48_000
-_READING = Limits(deadline_seconds=120.0, memory_megabytes=4096)
+_READING = Limits(deadline_seconds=120.0, memory_megabytes=8192)
+"""An hour of stereo at 48 kHz takes 5.4 GB while it is handed over (measured)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RenderInputs:
     width: int  # in pixels, of what the model makes
     height: int
     sound: Sound | None
-    """Of the written file, at its own rate up to 48 kHz and its own loudness; None leaves it without."""
+    """Of the written file, at its own rate up to 48 kHz, its own loudness, in stereo if it is; None for none."""
 
 
 def read_inputs(request: RenderRequest, generator: Generator) -> RenderInputs:
@@ -110,7 +111,7 @@ def _encode_picture(generator: Generator, pixels: np.ndarray) -> np.ndarray:
 
 def _speech(sound: Sound | None, num_frames: int, generator: Generator) -> SpeechTrack:
     """The sound as the model hears it; zeros without one."""
-    heard = None if sound is None else resample(sound, SAMPLE_RATE)
+    heard = None if sound is None else resample(to_mono(sound), SAMPLE_RATE)
     if heard is not None:
         heard, measured = at_loudness(heard, TARGET_LUFS)
         if measured < SILENCE_LUFS:

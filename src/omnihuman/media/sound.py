@@ -61,6 +61,8 @@ def read_sound(
 def read_whole_sound(max_seconds: float, max_rate: int, path: Path) -> Sound | None:
     """Decodes a whole track as `read_sound` does, at its own rate where that is at most `max_rate`.
 
+    Samples are [samples], or [samples, 2] where the track has two channels or more.
+
     Raises:
         ValueError: the sound cannot be decoded, or its header says that it is longer than `max_seconds`.
     """
@@ -71,10 +73,15 @@ def read_whole_sound(max_seconds: float, max_rate: int, path: Path) -> Sound | N
             if (container.duration or 0) / av.time_base > max_seconds:
                 raise ValueError(f"longer than {max_seconds:g} seconds, cut it")
             stream = container.streams.audio[0]
-            sound = Sound(_on_timeline(container, stream, 0.0, None), stream.rate)
+            sound = Sound(_on_timeline(container, stream, 0.0, None, stereo=stream.channels > 1), stream.rate)
     except FFmpegError as error:
         raise ValueError(f"cannot be decoded: {error.strerror}") from error
     return resample(sound, min(sound.sample_rate, max_rate))
+
+
+def to_mono(sound: Sound) -> Sound:
+    """The mean of its channels."""
+    return sound if sound.samples.ndim == 1 else Sound(sound.samples.mean(axis=1), sound.sample_rate)
 
 
 def resample(sound: Sound, sample_rate: int) -> Sound:
@@ -88,28 +95,34 @@ def resample(sound: Sound, sample_rate: int) -> Sound:
 
 
 def _on_timeline(
-    container: InputContainer, stream: AudioStream, start_seconds: float, end_seconds: float | None
+    container: InputContainer,
+    stream: AudioStream,
+    start_seconds: float,
+    end_seconds: float | None,
+    *,
+    stereo: bool = False,
 ) -> np.ndarray:
-    """float32 [samples] at the track's own rate, sample 0 at `start_seconds`."""
+    """float32 [samples], or [samples, 2], at the track's own rate, sample 0 at `start_seconds`."""
     rate = stream.rate
     last = _track_end_seconds(container, stream) if end_seconds is None else end_seconds
     limit = None if last is None else round((last - start_seconds) * rate)
     pieces: list[np.ndarray] = []
     filled = 0
-    for seconds, samples in _blocks(container, stream, start_seconds):
+    shape = (2,) if stereo else ()
+    for seconds, samples in _blocks(container, stream, start_seconds, stereo):
         position = round((seconds - start_seconds) * rate)
         if abs(position - filled) <= GAP_SECONDS * rate and pieces:
             position = filled
         samples = samples[max(0, filled - position) :]
         if len(samples):
-            silence = np.zeros(max(0, position - filled), np.float32)
+            silence = np.zeros((max(0, position - filled), *shape), np.float32)
             pieces += [silence, samples]
             filled += len(silence) + len(samples)
         if limit is not None and filled >= limit:
             break
     if end_seconds is not None and limit is not None and filled < limit:
-        pieces.append(np.zeros(limit - filled, np.float32))
-    return np.concatenate([*pieces, np.zeros(0, np.float32)])[:limit]
+        pieces.append(np.zeros((limit - filled, *shape), np.float32))
+    return np.concatenate([*pieces, np.zeros((0, *shape), np.float32)])[:limit]
 
 
 def _track_end_seconds(container: InputContainer, stream: AudioStream) -> float | None:
@@ -119,15 +132,24 @@ def _track_end_seconds(container: InputContainer, stream: AudioStream) -> float 
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_seconds(container)
 
 
-def _blocks(container: InputContainer, stream: AudioStream, start_seconds: float) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields the time of the first sample, and float32 [samples]."""
+def _blocks(
+    container: InputContainer, stream: AudioStream, start_seconds: float, stereo: bool
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yields the time of the first sample, and float32 [samples], the mean of all channels, or [samples, 2]."""
     origin = origin_seconds(container)
     if start_seconds > 0 and stream.time_base:
         container.seek(int((start_seconds + origin) / float(stream.time_base)), stream=stream)
-    converter = av.AudioResampler(format="fltp")
+    # Among floats FFmpeg adds up more channels than two without making room for their sum; among integers it does.
+    converter = av.AudioResampler(*(("s32p", "stereo") if stereo else ("fltp", None)))
     expected = origin
     for frame in container.decode(stream):
         seconds = expected if frame.time is None else frame.time
         for part in converter.resample(frame):
-            yield seconds - origin, part.to_ndarray().mean(axis=0, dtype=np.float32)
+            samples = part.to_ndarray()
+            yield seconds - origin, _as_floats(samples.T) if stereo else samples.mean(axis=0, dtype=np.float32)
         expected = seconds + frame.samples / stream.rate
+
+
+def _as_floats(samples: np.ndarray) -> np.ndarray:
+    """int32 to float32 in -1..1."""
+    return samples.astype(np.float32) / np.float32(2**31)

@@ -12,13 +12,14 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.root import Params
 from omnihuman.config.strict import unknown_key
 from omnihuman.errors import UserError
+from omnihuman.inference.activation import active_conditions
 from omnihuman.inference.pose_inputs import known_weights
 from omnihuman.inference.request import InputOptions
 
 ROLES = ("image", "audio", "pose", "image_pose", "video")
 FIELDS: dict[str, type] = {
     "image": str, "audio": str, "pose": str, "image_pose": str, "video": str, "text": str, "seed": int,
-    "output": str, "parameters": dict,
+    "output": str, "conditions": list, "parameters": dict,
 }  # fmt: skip
 PARAMETERS: dict[str, type] = {
     **get_type_hints(Sampling), **get_type_hints(Render), **get_type_hints(InputOptions),
@@ -27,7 +28,7 @@ PARAMETERS: dict[str, type] = {
 _MAX_DIGITS = 20  # of a seed of 64 bits
 _WORDS = {
     str: "text", bool: "true or false", int: f"a whole number of at most {_MAX_DIGITS} digits",
-    float: "a finite number", dict: "an object",
+    float: "a finite number", dict: "an object", list: "a list such as [\"text\", \"audio\"]",
 }  # fmt: skip
 _MAX_ERRORS = 100
 _MAX_NAME_BYTES = 200  # leaves room for the suffixes of the sidecar and of temporary files
@@ -45,6 +46,8 @@ class Job:
     seed: int
     output: str | None
     """Path below the output folder; None where the line names none."""
+    conditions: tuple[str, ...] | None
+    """Those to activate; None follows the rules."""
     sampling: Sampling
     render: Render
     options: InputOptions
@@ -53,7 +56,8 @@ class Job:
         """All that decides on the video beside the model and the input files."""
         options = self.options.told(has_pose="pose" in self.files or "video" in self.files)
         settings = {**options, **asdict(self.sampling), **asdict(self.render)}
-        return {"text": self.text, "seed": self.seed, **settings}
+        chosen = {} if self.conditions is None else {"conditions": ",".join(self.conditions)}
+        return {"text": self.text, "seed": self.seed, **chosen, **settings}
 
 
 def read_jobs(path: Path, output: Path, params: Params) -> list[Job]:
@@ -122,9 +126,11 @@ class _LineReader:
         parameters = self._typed(values.get("parameters", {}), PARAMETERS, "parameters.")
         sampling, render = self._parameters(parameters)
         options = self._options(parameters, told)
+        conditions = self._conditions(values["conditions"], files, options) if "conditions" in values else None
         if self.errors:
             return None
-        return Job(self.number, files, values.get("text", ""), values.get("seed", 0), name, sampling, render, options)
+        text, seed = values.get("text", ""), values.get("seed", 0)
+        return Job(self.number, files, text, seed, name, conditions, sampling, render, options)
 
     def _blame(self, field: str, what: str) -> None:
         self.errors.append(f"line {self.number}, {field}: {what}")
@@ -209,6 +215,14 @@ class _LineReader:
         if options.video_sound and ("video" not in told or "audio" in told):
             self._blame("parameters.video_sound", "takes the sound of video; give video, and no audio")
         return options
+
+    def _conditions(self, named: list[Any], files: dict[str, Path], options: InputOptions) -> tuple[str, ...]:
+        chosen = tuple(str(name) for name in named)
+        try:
+            active_conditions("audio" in files or options.video_sound, bool({"pose", "video"} & set(files)), chosen)
+        except UserError as error:
+            self._blame("conditions", str(error))
+        return chosen
 
     def _parameters(self, values: dict[str, Any]) -> tuple[Sampling, Render]:
         sampling = replace(self.params.sampling, **only(values, Sampling))

@@ -4,13 +4,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omnihuman.errors import UserError
 from omnihuman.inference.provenance import ModelIdentity, Parameters, Provenance, content_id, sidecar_path
-from omnihuman.rendering.jobs import Job
+from omnihuman.inference.request import InputOptions, RenderRequest
+from omnihuman.rendering.jobs import Job, only
 from omnihuman.storage.files import file_sha256, publish
 
 MANIFEST = "manifest.json"
@@ -30,6 +31,14 @@ class Item:
     parameters: Parameters
     outputs: tuple[str, ...]
     """Below the output folder."""
+
+    def request(self, output: Path) -> RenderRequest:
+        """What to render, into a file of this name."""
+        told = self.parameters
+        chosen = tuple(filter(None, str(told["conditions"]).split(","))) if "conditions" in told else None
+        files = {role: Path(file) for role, file in self.files.items()}
+        request = RenderRequest.of(files, output, str(told["text"]), int(told["seed"]))
+        return replace(request, conditions=chosen, options=InputOptions(**only(told, InputOptions)))
 
     def finished_in(self, folder: Path) -> list[str]:
         """Outputs whose video lies there unchanged with this content."""

@@ -22,7 +22,6 @@ from omnihuman.inference.generator import LoadedGenerator, load_generator
 from omnihuman.inference.output import OutputError, RenderedVideo
 from omnihuman.inference.provenance import ModelIdentity
 from omnihuman.inference.render import render
-from omnihuman.inference.request import InputOptions, RenderRequest
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.rendering.jobs import only
@@ -144,11 +143,8 @@ class _Worker:
         values = item.parameters
         # A manifest that was written before a key existed takes its default.
         sampling, config = Sampling(**only(values, Sampling)), Render(**only(values, Render))
-        files = {role: Path(file) for role, file in item.files.items()}
-        request = RenderRequest.of(files, path, str(values["text"]), int(values["seed"]))
-        request = replace(request, options=InputOptions(**only(values, InputOptions)))
         generator = replace(self.generator, sampling=sampling)
-        video = render(request, generator, config, lambda finished, total: still_ours(), self.identity)
+        video = render(item.request(path), generator, config, lambda finished, total: still_ours(), self.identity)
         validate(video)
         return video
 
