@@ -45,12 +45,12 @@ endef
 
 setup: ## Create .venv with the locked packages (skipped while the lock is unchanged)
 	@if [ -e "$(STAMP)" ] || [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv: 251 packages, some minutes ..."
+	echo "Setting up .venv: 249 packages, some minutes ..."
 	$(call install,requirements.lock,$(STAMP))
 
 setup-dev: ## The same with the tools of development
 	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv for development: 285 packages, some minutes ..."
+	echo "Setting up .venv for development: 283 packages, some minutes ..."
 	$(call install,requirements-dev.lock,$(STAMP_DEV))
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name
