@@ -12,7 +12,7 @@ from omnihuman.pipeline.supervisor import run_supervised
 
 
 @flow(name="render")
-def render(jobs: Path = Path("jobs"), model: str = "", workers: int = 1) -> None:
+def render(jobs: Path = Path("jobs"), model: str = "", workers: int = 1, together: int = 1) -> None:
     """Renders what is not rendered yet of a file of jobs, or of every one in a folder; a bad file stops no other.
 
     Args:
@@ -20,21 +20,24 @@ def render(jobs: Path = Path("jobs"), model: str = "", workers: int = 1) -> None
         model: a version or alias; by default the champion, or what an unended batch began with. After a promotion
             the champion is another, and every ended batch is rendered anew.
         workers: processes that render.
+        together: videos that each of them makes at the same time.
 
     Raises:
         StepFailed: with the exit code of a batch that failed (2) or is partly done (3).
     """
     if not jobs.exists():
         raise UserError(f"{jobs} does not exist: put files of jobs (NAME.jsonl) there, or name another place")
-    codes = {path: batch(path, model, workers) for path in (sorted(jobs.glob("*.jsonl")) if jobs.is_dir() else [jobs])}
+    paths = sorted(jobs.glob("*.jsonl")) if jobs.is_dir() else [jobs]
+    codes = {path: batch(path, model, workers, together) for path in paths}
     for path, code in codes.items():
         if code:
             raise StepFailed(f"rendering {path}", code)
 
 
 @task(name="batch", task_run_name="{jobs.name}", cache_policy=NO_CACHE)
-def batch(jobs: Path, model: str, workers: int) -> int:
+def batch(jobs: Path, model: str, workers: int, together: int) -> int:
     """One file of jobs; returns the exit code of `omnihuman batch submit`."""
     version = ["--model", model] if model else []
-    command = ["batch", "submit", str(jobs), "--workers", str(workers), *version]
+    side_by_side = ["--workers", str(workers), "--together", str(together)]
+    command = ["batch", "submit", str(jobs), *side_by_side, *version]
     return run_supervised([sys.executable, "-m", "omnihuman.cli", *command], Path.cwd())

@@ -170,12 +170,20 @@ def test_a_killed_worker_loses_nothing(checkout: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("1", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("option", "number"),
+    [
+        ("--workers=1", signal.SIGINT),
+        ("--workers=2", signal.SIGINT),
+        ("--workers=1", signal.SIGTERM),
+        ("--together=2", signal.SIGTERM),
+    ],
+)
 def test_an_interrupt_gives_the_item_back_and_the_next_submission_goes_on(
-    checkout: Path, workers: str, number: int
+    checkout: Path, option: str, number: int
 ) -> None:
     jobs, output = long_jobs(checkout, 2), checkout / "videos"
-    submit = ("submit", jobs.name, "--output", "videos", "--workers", workers)
+    submit = ("submit", jobs.name, "--output", "videos", option)
     code, error = killed_while_rendering(started(checkout, *submit), output, number)
     assert code == 130 and error.endswith("interrupted\n") and "Traceback" not in error
     assert set(item_states(output)) <= {"pending", "done"} and "pending" in item_states(output)

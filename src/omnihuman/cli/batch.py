@@ -43,6 +43,12 @@ def add_verbs(add: Adder) -> None:
 def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=_positive, default=1, help="processes that render (default: %(default)s)")
     parser.add_argument(
+        "--together",
+        type=_positive,
+        default=1,
+        help="videos that each process makes at the same time, their segments in common batches (default: %(default)s)",
+    )
+    parser.add_argument(
         "--lease",
         type=_seconds,
         default=60.0,
@@ -106,7 +112,7 @@ def _run(batch: "Batch", args: argparse.Namespace) -> int:
     from omnihuman.rendering.report import PAGE, counts
     from omnihuman.rendering.submit import run
 
-    report = run(batch, args.workers, args.lease)
+    report = run(batch, args.workers, args.lease, args.together)
     for outcome in report.outcomes:
         if outcome.state != "done":
             print(f"{outcome.state}: {', '.join(outcome.outputs)}: {outcome.error}")

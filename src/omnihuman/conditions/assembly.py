@@ -57,3 +57,8 @@ def assemble(inputs: SegmentInputs, active: ActiveConditions, max_text_tokens: i
 def join_conditions(items: list[Conditions] | tuple[Conditions, ...]) -> Conditions:
     """Concatenates conditions of one size along the batch."""
     return Conditions(**{f.name: torch.cat([getattr(item, f.name) for item in items]) for f in fields(Conditions)})
+
+
+def sizes_of(conditions: Conditions) -> tuple[torch.Size, ...]:
+    """What must be equal for conditions to be joined."""
+    return tuple(getattr(conditions, f.name).shape[1:] for f in fields(Conditions))

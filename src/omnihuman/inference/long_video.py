@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 
 from omnihuman.batch import Conditions
-from omnihuman.conditions.assembly import join_conditions
+from omnihuman.conditions.assembly import join_conditions, sizes_of
 from omnihuman.config.schema.evaluate import Render
 from omnihuman.inference.chaining import Chain, VideoInputs, make_chain
 from omnihuman.inference.generator import Generator
@@ -71,7 +71,7 @@ def _next_segments(
             yield number, kept
         else:
             conditions = chain.conditions()
-            of_size[_sizes(conditions)].append((number, conditions))
+            of_size[sizes_of(conditions)].append((number, conditions))
     for alike in of_size.values():
         numbers, conditions = zip(*alike, strict=True)
         keys = [(is_open[n][0].seed, "segment", is_open[n][1].finished) for n in numbers]
@@ -82,7 +82,3 @@ def _next_segments(
             if job.kept:
                 job.kept.save(chain.finished, latents)
             yield number, latents
-
-
-def _sizes(conditions: Conditions) -> tuple[torch.Size, ...]:
-    return tuple(getattr(conditions, field.name).shape[1:] for field in fields(Conditions))

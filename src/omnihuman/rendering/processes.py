@@ -34,17 +34,20 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def work_in_processes(
-    folder: Path, model: Path, lease_seconds: float, workers: int, changed: Callable[[], None]
+    folder: Path, model: Path, lease_seconds: float, workers: int, changed: Callable[[], None], together: int = 1
 ) -> None:
     """Renders a folder's batch in processes until all is done or dead; one that is killed is replaced.
 
     An exception here, such as Ctrl-C, stops them all; each gives its item back first.
 
+    Args:
+        together: items that each of them renders at the same time.
+
     Raises:
         UserError: a worker cannot load the model.
         RuntimeError: workers end one after another without any result.
     """
-    crew = _Crew(folder, model, lease_seconds, workers)
+    crew = _Crew(folder, model, lease_seconds, workers, together)
     manifest, ledger = Manifest.load(folder), Ledger(folder)
     try:
         while ledger.seconds_until_work(manifest.id) is not None:
@@ -59,11 +62,11 @@ def work_in_processes(
 class _Crew:
     """The processes at work."""
 
-    def __init__(self, folder: Path, model: Path, lease_seconds: float, size: int) -> None:
+    def __init__(self, folder: Path, model: Path, lease_seconds: float, size: int, together: int) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._errors: SimpleQueue[str] = self._context.SimpleQueue()
         threads = max(1, (os.cpu_count() or 1) // size)
-        self._arguments = (folder, model, lease_seconds, threads, self._errors)
+        self._arguments = (folder, model, lease_seconds, threads, together, self._errors)
         self._ledger, self._size = Ledger(folder), size
         self._processes: list[SpawnProcess] = []
         self._deaths, self._ended = 0, 0
@@ -109,7 +112,9 @@ class _Crew:
             process.join()
 
 
-def _worker(folder: Path, model: Path, lease_seconds: float, threads: int, errors: "SimpleQueue[str]") -> None:
+def _worker(
+    folder: Path, model: Path, lease_seconds: float, threads: int, together: int, errors: "SimpleQueue[str]"
+) -> None:
     """Life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent alone decides
     interrupt_on_term()
@@ -121,7 +126,7 @@ def _worker(folder: Path, model: Path, lease_seconds: float, threads: int, error
 
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(threads)
-        work(folder, model, Policy(lease_seconds=lease_seconds), lambda: None)
+        work(folder, model, Policy(lease_seconds=lease_seconds), lambda: None, together)
     except UserError as error:
         errors.put(str(error))
     except KeyboardInterrupt:

@@ -122,11 +122,12 @@ def _complete(item: Item, folder: Path, video: Path) -> None:
             put(video, folder / name, provenance)
 
 
-def run(batch: Batch, workers: int, lease_seconds: float) -> Report:
+def run(batch: Batch, workers: int, lease_seconds: float, together: int = 1) -> Report:
     """Renders what is open and writes the report.
 
     Args:
         workers: 1 renders in this process, more in as many processes.
+        together: items that each renders at the same time, their segments in common batches.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -134,11 +135,11 @@ def run(batch: Batch, workers: int, lease_seconds: float) -> Report:
     ledger = Ledger(batch.folder)
     with _shown(batch.manifest, ledger) as changed:
         if workers > 1:
-            work_in_processes(batch.folder, batch.model, lease_seconds, workers, changed)
+            work_in_processes(batch.folder, batch.model, lease_seconds, workers, changed, together)
         else:
             from omnihuman.rendering.worker import Policy, work  # torch, which the parent of processes does not need
 
-            work(batch.folder, batch.model, Policy(lease_seconds=lease_seconds), changed)
+            work(batch.folder, batch.model, Policy(lease_seconds=lease_seconds), changed, together)
     return write_report(batch.folder, batch.manifest, ledger.items())
 
 

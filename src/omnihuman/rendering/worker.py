@@ -1,4 +1,4 @@
-"""Renders a batch's items one after another with weights that are loaded once."""
+"""Renders a batch's items with weights that are loaded once, one after another or several at the same time."""
 
 import gc
 import logging
@@ -10,18 +10,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.errors import UserError
 from omnihuman.inference.generator import LoadedGenerator, load_generator
 from omnihuman.inference.output import OutputError, RenderedVideo
+from omnihuman.inference.placement import OFFLOAD
 from omnihuman.inference.provenance import ModelIdentity
 from omnihuman.inference.render import render
+from omnihuman.inference.segment_batches import SharingGenerator, is_out_of_memory
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.rendering.jobs import only
@@ -58,12 +59,17 @@ class _LeaseLostError(Exception):
     """Another worker has the item now."""
 
 
-def work(folder: Path, model: Path, policy: Policy, changed: Callable[[], None]) -> None:
+class _StoppedError(BaseException):
+    """This process ends, so the item is given back; no failure of the item's."""
+
+
+def work(folder: Path, model: Path, policy: Policy, changed: Callable[[], None], together: int = 1) -> None:
     """Renders items of the folder's batch until all are done or dead, those of lost workers included.
 
     Args:
         model: folder of the weights; they must be those that the manifest pins.
         changed: called after each change of the ledger, and while waiting.
+        together: how many items are rendered at the same time, their segments of one size in common batches.
 
     Raises:
         UserError: the model cannot be loaded or is not the pinned one.
@@ -74,16 +80,36 @@ def work(folder: Path, model: Path, policy: Policy, changed: Callable[[], None])
     # Each item's sound is decoded in a fresh process, which takes a second and more to import its libraries otherwise.
     multiprocessing.set_forkserver_preload([read_sound.__module__])
     _sweep(folder, ledger)
-    worker = _Worker(folder, ledger, policy, manifest.model, _load_pinned(model, manifest.model))
-    items = {item.id: item for item in manifest.items}
-    owner = f"{socket.gethostname()}:{os.getpid()}"
-    while (seconds := ledger.seconds_until_work(manifest.id)) is not None:
-        lease = ledger.claim(manifest.id, owner, policy.lease_seconds, policy.max_attempts) if not seconds else None
-        if lease is None:
-            time.sleep(min(_POLL_SECONDS, seconds))
-        else:
-            worker.process(items[lease.item], lease)
-        changed()
+    worker = _Worker(folder, ledger, policy, manifest, _load_pinned(model, manifest.model))
+    if together > 1:
+        _work_together(worker, together, changed)
+    else:
+        worker.work(changed)
+
+
+def _work_together(worker: "_Worker", together: int, changed: Callable[[], None]) -> None:
+    """As many threads as items at one time; an exception here, such as Ctrl-C, stops them at their next step."""
+    stopped = threading.Event()
+
+    def go_on() -> None:
+        if stopped.is_set():
+            raise _StoppedError
+
+    if worker.generator.placement.offload:
+        raise UserError(f"{OFFLOAD} moves one model at a time: render one video after another (--together 1)")
+    generator = SharingGenerator.around(replace(worker.generator, before_step=go_on))
+    worker = replace(worker, generator=generator)
+    with ThreadPoolExecutor(together) as pool:
+        running = [pool.submit(worker.work, go_on) for _ in range(together)]
+        try:
+            while not all(future.done() for future in running):
+                wait(running, _POLL_SECONDS, FIRST_EXCEPTION)
+                changed()
+                for future in running:
+                    if future.done():
+                        future.result()
+        finally:
+            stopped.set()
 
 
 def _load_pinned(folder: Path, pinned: ModelIdentity) -> LoadedGenerator:
@@ -110,8 +136,21 @@ class _Worker:
     folder: Path
     ledger: Ledger
     policy: Policy
-    identity: ModelIdentity
+    manifest: Manifest
     generator: LoadedGenerator
+
+    def work(self, changed: Callable[[], None]) -> None:
+        """Renders one item after another until all are done or dead."""
+        items = {item.id: item for item in self.manifest.items}
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        batch, policy = self.manifest.id, self.policy
+        while (seconds := self.ledger.seconds_until_work(batch)) is not None:
+            claimed = None if seconds else self.ledger.claim(batch, owner, policy.lease_seconds, policy.max_attempts)
+            if claimed is None:
+                time.sleep(min(_POLL_SECONDS, seconds))
+            else:
+                self.process(items[claimed.item], claimed)
+            changed()
 
     def process(self, item: Item, lease: Lease) -> None:
         """Renders one item and records how it ended; whatever stops this process gives the item back."""
@@ -144,7 +183,10 @@ class _Worker:
         # A manifest that was written before a key existed takes its default.
         sampling, config = Sampling(**only(values, Sampling)), Render(**only(values, Render))
         generator = replace(self.generator, sampling=sampling)
-        video = render(item.request(path), generator, config, lambda finished, total: still_ours(), self.identity)
+        sharing = generator.batches.member() if isinstance(generator, SharingGenerator) else nullcontext()
+        with sharing:
+            made_by = self.manifest.model
+            video = render(item.request(path), generator, config, lambda finished, total: still_ours(), made_by)
         validate(video)
         return video
 
@@ -161,7 +203,7 @@ class _Worker:
         and the picture's, the enlargement is the job's. Segments are rendered and written one at a time already;
         `sampling.guidance_batched=false` also takes the branches of guidance one after another.
         """
-        memory = _is_out_of_memory(error)
+        memory = is_out_of_memory(error)
         if isinstance(error, UserError) and not isinstance(error, OutputError):
             retry = None
         elif memory:
@@ -201,12 +243,6 @@ def validate(video: RenderedVideo) -> None:
     sound_seconds = len(sound.samples) / sound.sample_rate if sound else 0.0
     if abs(sound_seconds - video.sound_seconds) > _SOUND_TOLERANCE_SECONDS:
         raise ValueError(f"the written file has {sound_seconds:.2f} s of sound, expected {video.sound_seconds:.2f} s")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's allocator on the CPU
 
 
 @contextmanager
