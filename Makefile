@@ -50,7 +50,7 @@ setup: ## Create .venv with the locked packages (skipped while the lock is uncha
 
 setup-dev: ## The same with the tools of development
 	@if [ -e "$(STAMP_DEV)" ]; then exit 0; fi
-	echo "Setting up .venv for development: 283 packages, some minutes ..."
+	echo "Setting up .venv for development: 285 packages, some minutes ..."
 	$(call install,requirements-dev.lock,$(STAMP_DEV))
 
 demo: setup ## Run the whole chain and print its figures; DATA=folder for own videos, PROFILE=name

@@ -1,19 +1,40 @@
-"""The ledger: leases, tokens, retries, death, and one batch a folder."""
+"""The ledger, in a file and in PostgreSQL: leases, tokens, retries, death, and one batch a folder."""
 
 import random
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import postgres_server
 
 from omnihuman.errors import UserError
 from omnihuman.rendering.ledger import Lease, Ledger
+from omnihuman.rendering.ledger_store import LEDGER, PLACE
 from omnihuman.rendering.worker import Policy
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if postgres_server.PROGRAMS is None:
+        pytest.skip(postgres_server.MISSING)
+    pytest.importorskip("psycopg", reason="the driver psycopg is missing: pip install 'omnihuman[postgres]'")
+    with postgres_server.serve(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(params=["file", "server"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where ledgers lie in a test."""
+    if request.param == "server":
+        monkeypatch.setenv(PLACE, request.getfixturevalue("server"))
+    return request.param
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path, kind: str) -> Ledger:
     made = Ledger(tmp_path)
     made.plan("m", ["a", "b"], [])
     return made
@@ -84,9 +105,40 @@ def test_another_batch_waits_for_leases_and_keeps_what_it_shares(ledger: Ledger,
         ledger.claim("m", "one", 60, 3)
     ledger.plan("n", ["c", "a"], [])
     assert ledger.items()[0].state == "pending", "a video that is gone is rendered again"
-    (tmp_path / "ledger.sqlite").write_text("no database at all, but long enough to be taken for one" * 20)
-    with pytest.raises(UserError, match=r"ledger\.sqlite cannot be used .* submit the jobs again"):
-        ledger.items()
+    other = Ledger(tmp_path / "elsewhere")
+    assert not other.exists()
+    (tmp_path / "elsewhere").mkdir()
+    other.plan("m", ["a"], [])
+    assert len(other.items()) == 1 and len(ledger.items()) == 2, "each folder has a batch of its own"
+
+
+def test_a_damaged_or_older_ledger_is_told(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_text("no database at all, but long enough to be taken for one" * 20)
+    with pytest.raises(UserError, match=r"\.sqlite cannot be used \(file is not a database\); .* submit the jobs"):
+        Ledger(tmp_path).items()
+    (tmp_path / LEDGER).unlink()
+    with sqlite3.connect(tmp_path / LEDGER) as database:
+        database.execute("CREATE TABLE batch (manifest TEXT, last_token INTEGER)")
+    for use in (Ledger(tmp_path).items, lambda: Ledger(tmp_path).plan("m", ["a"], [])):
+        with pytest.raises(UserError, match=r"has schema 1, this version of omnihuman writes 2; delete it and submit"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nonsense", "OMNIHUMAN_LEDGER is no URL: give postgresql"),
+        ("mysql://host/db", "OMNIHUMAN_LEDGER names mysql: give postgresql"),
+        ("postgresql://me:secret@127.0.0.1:9/db", r"me:\*\*\*@127.0.0.1:9/db cannot be used .* see that the server"),
+    ],
+)
+def test_a_database_that_is_not_there_is_told_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, said: str
+) -> None:
+    monkeypatch.setenv(PLACE, place)
+    with pytest.raises(UserError, match=said) as caught:
+        Ledger(tmp_path).plan("m", ["a"], [])
+    assert "secret" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_a_missing_ledger_is_not_made_by_looking(tmp_path: Path) -> None:
@@ -101,6 +153,7 @@ def test_a_missing_ledger_is_not_made_by_looking(tmp_path: Path) -> None:
     assert ledger.exists() and [item.state for item in ledger.items()] == ["pending"]
 
 
+@pytest.mark.usefixtures("kind")
 def test_no_two_processes_claim_one_item(tmp_path: Path) -> None:
     Ledger(tmp_path).plan("m", [f"item-{i}" for i in range(60)], [])
     program = (

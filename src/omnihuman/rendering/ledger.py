@@ -1,45 +1,21 @@
-"""Who renders what: the states of a batch's items in SQLite, for any number of processes on one machine.
+"""Who renders what: the states of a batch's items, for any number of processes, by a database on as many machines.
 
 An item is pending, leased, done, failed (to be tried again at a known moment) or dead. A lease runs out when its worker
 does not renew it; then another worker takes the item. Each lease has a token that is never given twice: what a worker
 reports with an older token is refused, so that one that was only slow cannot overrule its successor.
 """
 
-import sqlite3
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omnihuman.errors import UserError
+from sqlalchemy import ColumnElement, Row, String, bindparam, cast, func, literal, select
+from sqlalchemy.engine import Connection
 
-LEDGER = "ledger.sqlite"
-STATES = ("pending", "leased", "done", "failed", "dead")
+from omnihuman.rendering.ledger_store import BATCH, ITEM, LedgerError, Store, open_store
+
 FINAL = ("done", "dead")
-_BUSY_SECONDS = 60.0
-_FINISHED = "finished videos are found by their sidecars"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS batch (manifest TEXT NOT NULL, last_token INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS item (
-    id TEXT PRIMARY KEY,
-    position INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'leased', 'done', 'failed', 'dead')),
-    owner TEXT NOT NULL DEFAULT '',
-    token INTEGER NOT NULL DEFAULT 0,
-    lease_until REAL NOT NULL DEFAULT 0,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    memory_failures INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0,
-    error TEXT NOT NULL DEFAULT '',
-    seconds REAL NOT NULL DEFAULT 0,
-    num_frames INTEGER NOT NULL DEFAULT 0
-) STRICT;
-"""
-
-
-class LedgerError(UserError):
-    """The ledger itself cannot be used, whatever the item."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +46,15 @@ class ItemState:
 
 
 class Ledger:
-    """The ledger of one output folder. Each call is a transaction of its own, safe from threads and processes."""
+    """The ledger of one output folder. Each call is a transaction of its own, safe from threads and processes.
+
+    Moments are those of the database's clock, so that machines need not agree on the time.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / LEDGER
+        self._folder = folder
+        self._store: Store = open_store(folder)
+        self._mine = ITEM.c.batch == self._store.batch
 
     def plan(self, manifest: str, items: Iterable[str], finished: Iterable[str]) -> None:
         """Makes the ledger that of a manifest: new items are pending, those that lie there finished are done.
@@ -83,142 +64,152 @@ class Ledger:
         Raises:
             LedgerError: another batch is being rendered into this folder.
         """
-        finished = set(finished)
-        with self._transaction(create=True) as database:
-            for statement in _SCHEMA.split(";\n"):
-                database.execute(statement)
+        wanted, finished = {key: position for position, key in enumerate(items)}, set(finished)
+        with self._store.transaction(create=True) as database:
             self._replace(database, manifest)
-            wanted = {key: position for position, key in enumerate(items)}
-            known = {row["id"] for row in database.execute("SELECT id FROM item")}
-            database.executemany("DELETE FROM item WHERE id = ?", [(key,) for key in known - wanted.keys()])
-            for key, position in wanted.items():
-                database.execute("INSERT OR IGNORE INTO item (id, position, state) VALUES (?, ?, 'pending')", (key, 0))
-                database.execute("UPDATE item SET position = ? WHERE id = ?", (position, key))
-                if key in finished:
-                    database.execute("UPDATE item SET state = 'done', error = '' WHERE id = ?", (key,))
-                else:
-                    database.execute(
-                        "UPDATE item SET state = 'pending', attempt = 0 WHERE id = ? AND state = 'done'", (key,)
-                    )
+            rows = database.execute(select(ITEM.c.id, ITEM.c.position, ITEM.c.state).where(self._mine)).all()
+            known = {row.id: row for row in rows}
+            self._each(database, ITEM.delete(), [{"key": key} for key in known.keys() - wanted.keys()])
+            if new := [key for key in wanted if key not in known]:
+                states = {key: "done" if key in finished else "pending" for key in new}
+                made = [
+                    {"batch": self._store.batch, "id": key, "position": wanted[key], "state": states[key]}
+                    for key in new
+                ]
+                database.execute(ITEM.insert(), made)
+            kept = [row for row in rows if row.id in wanted]
+            moved = [{"key": row.id, "to": wanted[row.id]} for row in kept if row.position != wanted[row.id]]
+            self._each(database, ITEM.update().values(position=bindparam("to")), moved)
+            ended = [{"key": row.id} for row in kept if row.id in finished and row.state != "done"]
+            self._each(database, ITEM.update().values(state="done", error=""), ended)
+            gone = [{"key": row.id} for row in kept if row.id not in finished and row.state == "done"]
+            self._each(database, ITEM.update().values(state="pending", attempt=0), gone)
 
     def claim(self, manifest: str, owner: str, lease_seconds: float, max_attempts: int) -> Lease | None:
         """Takes the first item that can be rendered now; None when there is none.
 
         An item whose worker was lost `max_attempts` times is dead: it probably ends whoever renders it.
         """
-        now = time.time()
-        with self._transaction() as database:
-            self._check(database, manifest)
-            database.execute(
-                "UPDATE item SET state = 'dead', error = 'its worker ended without a word ' || attempt || ' times'"
-                " WHERE state = 'leased' AND lease_until <= ? AND attempt >= ?",
-                (now, max_attempts),
-            )
-            row = database.execute(
-                "SELECT * FROM item WHERE state = 'pending' OR (state = 'failed' AND not_before <= :now)"
-                " OR (state = 'leased' AND lease_until <= :now) ORDER BY attempt, position LIMIT 1",
-                {"now": now},
-            ).fetchone()
+        with self._store.transaction() as database:
+            token = self._next_token(database, manifest)
+            now = self._store.now(database)
+            has_run_out = (ITEM.c.state == "leased") & (ITEM.c.lease_until <= now)
+            told = literal("its worker ended without a word ") + cast(ITEM.c.attempt, String) + " times"
+            lost = self._mine & has_run_out & (ITEM.c.attempt >= max_attempts)
+            database.execute(ITEM.update().where(lost).values(state="dead", error=told))
+            may_start = (ITEM.c.state == "failed") & (ITEM.c.not_before <= now)
+            # One query for each state: the index then gives the first of each without a look at the others.
+            firsts = [self._first(database, which) for which in (ITEM.c.state == "pending", may_start, has_run_out)]
+            row = min(filter(None, firsts), key=lambda row: (row.attempt, row.position), default=None)
             if row is None:
                 return None
-            (token,) = database.execute("UPDATE batch SET last_token = last_token + 1 RETURNING last_token").fetchone()
-            database.execute(
-                "UPDATE item SET state = 'leased', owner = ?, token = ?, lease_until = ?, attempt = attempt + 1"
-                " WHERE id = ?",
-                (owner, token, now + lease_seconds, row["id"]),
-            )
-        return Lease(row["id"], token, row["attempt"] + 1, row["memory_failures"])
+            lease = Lease(row.id, token, row.attempt + 1, row.memory_failures)
+            taken = {"owner": owner, "token": token, "lease_until": now + lease_seconds, "attempt": lease.attempt}
+            database.execute(ITEM.update().where(self._mine, ITEM.c.id == row.id).values(state="leased", **taken))
+        return lease
 
     def seconds_until_work(self, manifest: str) -> float | None:
         """0 when an item can be claimed, else the time until one may be; None when all are done or dead."""
-        now = time.time()
-        with self._transaction() as database:
-            self._check(database, manifest)
-            (moment,) = database.execute(
-                "SELECT min(CASE state WHEN 'pending' THEN 0 WHEN 'failed' THEN not_before ELSE lease_until END)"
-                " FROM item WHERE state IN ('pending', 'failed', 'leased')"
-            ).fetchone()
-        return None if moment is None else max(0.0, moment - now)
+        with self._store.transaction() as database:
+            found = database.execute(select(BATCH.c.manifest).where(BATCH.c.batch == self._store.batch)).scalar()
+            if found != manifest:
+                raise self._of_another_batch()
+            if self._first(database, ITEM.c.state == "pending"):
+                return 0.0
+            moments = [
+                database.execute(select(func.min(moment)).where(self._mine, ITEM.c.state == state)).scalar()
+                for state, moment in (("failed", ITEM.c.not_before), ("leased", ITEM.c.lease_until))
+            ]
+            first = min((moment for moment in moments if moment is not None), default=None)
+            return None if first is None else max(0.0, first - self._store.now(database))
 
     def renew(self, lease: Lease, lease_seconds: float) -> bool:
         """Prolongs a lease; False when it is no longer ours."""
-        return self._commit(lease, "lease_until = ?", time.time() + lease_seconds)
+        with self._store.transaction() as database:
+            return self._change(database, lease, lease_until=self._store.now(database) + lease_seconds)
 
     def done(self, lease: Lease, seconds: float, num_frames: int) -> bool:
         """Records a published video; False when the lease is no longer ours."""
-        return self._commit(lease, "state = 'done', error = '', seconds = ?, num_frames = ?", seconds, num_frames)
+        with self._store.transaction() as database:
+            return self._change(database, lease, state="done", error="", seconds=seconds, num_frames=num_frames)
 
     def fail(self, lease: Lease, error: str, retry_seconds: float | None, out_of_memory: bool = False) -> bool:
         """Records a failure: to be tried again after some seconds, or dead where that is None."""
-        state, moment = ("dead", 0.0) if retry_seconds is None else ("failed", time.time() + retry_seconds)
-        changes = "state = ?, error = ?, not_before = ?, memory_failures = memory_failures + ?"
-        return self._commit(lease, changes, state, error, moment, int(out_of_memory))
+        with self._store.transaction() as database:
+            moment = 0.0 if retry_seconds is None else self._store.now(database) + retry_seconds
+            state = "dead" if retry_seconds is None else "failed"
+            failures = ITEM.c.memory_failures + int(out_of_memory)
+            return self._change(database, lease, state=state, error=error, not_before=moment, memory_failures=failures)
 
     def release(self, lease: Lease) -> bool:
         """Gives an item back untried, as if it had not been claimed."""
-        return self._commit(lease, "state = 'pending', attempt = attempt - 1")
+        with self._store.transaction() as database:
+            return self._change(database, lease, state="pending", attempt=ITEM.c.attempt - 1)
 
     def redrive(self) -> int:
         """Makes dead items pending with all their attempts, and returns how many."""
-        with self._transaction() as database:
-            changes = "state = 'pending', attempt = 0, memory_failures = 0, error = ''"
-            return database.execute(f"UPDATE item SET {changes} WHERE state = 'dead'").rowcount
+        with self._store.transaction() as database:
+            fresh = {"state": "pending", "attempt": 0, "memory_failures": 0, "error": ""}
+            return database.execute(ITEM.update().where(self._mine, ITEM.c.state == "dead").values(fresh)).rowcount
 
     def items(self) -> list[ItemState]:
         """All items in the order of the jobs."""
-        columns = ", ".join(ItemState.__dataclass_fields__)
-        with self._transaction() as database:
-            return [ItemState(*row) for row in database.execute(f"SELECT {columns} FROM item ORDER BY position")]
+        columns = [ITEM.c[name] for name in ItemState.__dataclass_fields__]
+        with self._store.transaction() as database:
+            return [
+                ItemState(*row)
+                for row in database.execute(select(*columns).where(self._mine).order_by(ITEM.c.position))
+            ]
 
     def tokens(self) -> set[int]:
         """Of the leases that are held, run out or not."""
-        with self._transaction() as database:
-            return {row["token"] for row in database.execute("SELECT token FROM item WHERE state = 'leased'")}
+        with self._store.transaction() as database:
+            held = select(ITEM.c.token).where(self._mine, ITEM.c.state == "leased")
+            return set(database.execute(held).scalars())
 
     def exists(self) -> bool:
-        """Whether a batch was ever submitted into the folder; an empty file is what a kill has left of that."""
-        return self._path.is_file() and self._path.stat().st_size > 0
+        """Whether a batch was ever submitted into the folder."""
+        return self._store.exists()
 
-    def _replace(self, database: sqlite3.Connection, manifest: str) -> None:
-        row = database.execute("SELECT manifest FROM batch").fetchone()
-        if row is None:
-            database.execute("INSERT INTO batch VALUES (?, 0)", (manifest,))
-        elif row["manifest"] != manifest:
-            held = "SELECT owner FROM item WHERE state = 'leased' AND lease_until > ? LIMIT 1"
-            if holder := database.execute(held, (time.time(),)).fetchone():
+    def _replace(self, database: Connection, manifest: str) -> None:
+        """Makes the manifest the batch's, and holds the batch's row until the end of the transaction."""
+        mine = BATCH.c.batch == self._store.batch
+        before = database.execute(select(BATCH.c.manifest).where(mine).with_for_update()).scalar()
+        if before is None:
+            made = {"batch": self._store.batch, "manifest": manifest, "last_token": 0}
+            database.execute(BATCH.insert().values(made))
+        elif before != manifest:
+            held = self._mine & (ITEM.c.state == "leased") & (ITEM.c.lease_until > self._store.now(database))
+            if holder := database.execute(select(ITEM.c.owner).where(held).limit(1)).scalar():
                 raise LedgerError(
-                    f"{self._path.parent}: {holder['owner']} is rendering another batch into this folder; wait for it"
+                    f"{self._folder}: {holder} is rendering another batch into this folder; wait for it"
                     " or give another --output"
                 )
-            database.execute("UPDATE batch SET manifest = ?", (manifest,))
+            database.execute(BATCH.update().where(mine).values(manifest=manifest))
 
-    def _check(self, database: sqlite3.Connection, manifest: str) -> None:
-        row = database.execute("SELECT manifest FROM batch").fetchone()
-        if row is None or row["manifest"] != manifest:
-            raise LedgerError(f"{self._path.parent} holds another batch than its manifest says: submit the jobs again")
+    def _next_token(self, database: Connection, manifest: str) -> int:
+        """Holds the batch's row, so that two claims of one batch never see the same item."""
+        mine = (BATCH.c.batch == self._store.batch) & (BATCH.c.manifest == manifest)
+        raised = BATCH.update().where(mine).values(last_token=BATCH.c.last_token + 1).returning(BATCH.c.last_token)
+        token = database.execute(raised).scalar()
+        if token is None:
+            raise self._of_another_batch()
+        return token
 
-    def _commit(self, lease: Lease, changes: str, *values: str | float) -> bool:
-        with self._transaction() as database:
-            where = "WHERE id = ? AND token = ? AND state = 'leased'"
-            return (
-                database.execute(f"UPDATE item SET {changes} {where}", (*values, lease.item, lease.token)).rowcount == 1
-            )
+    def _of_another_batch(self) -> LedgerError:
+        return LedgerError(f"{self._folder} holds another batch than its manifest says: submit the jobs again")
 
-    @contextmanager
-    def _transaction(self, create: bool = False) -> Iterator[sqlite3.Connection]:
-        if not create and not self.exists():
-            raise LedgerError(f"{self._path} is missing: submit the jobs again, {_FINISHED}")
-        place = f"{self._path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-        try:
-            with closing(sqlite3.connect(place, _BUSY_SECONDS, isolation_level=None, uri=True)) as database:
-                database.row_factory = sqlite3.Row
-                database.execute("BEGIN IMMEDIATE")
-                try:
-                    yield database
-                except BaseException:
-                    database.execute("ROLLBACK")
-                    raise
-                database.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            remedy = f"delete it and submit the jobs again, {_FINISHED}"
-            raise LedgerError(f"{self._path} cannot be used ({error}); {remedy}") from error
+    def _first(self, database: Connection, which: ColumnElement[bool]) -> Row[Any] | None:
+        """The item that was tried least, and of those the first."""
+        query = select(ITEM).where(self._mine, which).order_by(ITEM.c.attempt, ITEM.c.position)
+        return database.execute(query.limit(1)).first()
+
+    def _change(self, database: Connection, lease: Lease, **values: Any) -> bool:
+        held = self._mine & (ITEM.c.id == lease.item) & (ITEM.c.token == lease.token) & (ITEM.c.state == "leased")
+        return database.execute(ITEM.update().where(held).values(values)).rowcount == 1
+
+    def _each(self, database: Connection, change: Any, rows: list[dict[str, Any]]) -> None:
+        """Carries out a change once for each row's `key`."""
+        if rows:
+            one: ColumnElement[bool] = self._mine & (ITEM.c.id == bindparam("key"))
+            database.execute(change.where(one), rows)

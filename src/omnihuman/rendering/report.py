@@ -13,7 +13,8 @@ from PIL import Image
 
 from omnihuman.inference.provenance import ModelIdentity
 from omnihuman.media.video import read_frames
-from omnihuman.rendering.ledger import STATES, ItemState
+from omnihuman.rendering.ledger import ItemState
+from omnihuman.rendering.ledger_store import STATES
 from omnihuman.rendering.manifest import Manifest
 from omnihuman.storage.files import publish
 
