@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.shown import drawn_people
+from benchmarks.damage import drawn_people
 from tests.test_pose_estimator import BOB, PERSON, write_detector, write_pose
 from tests.test_published_scorers import write_yunet
 from tests.tiny_onnx import node, write_model

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.shown import WRISTS, drawn_people
+from benchmarks.damage import WRISTS, drawn_people
 
 from omnihuman.batch import KEYPOINTS, WHOLE_BODY_KEYPOINTS
 from omnihuman.config.schema.evaluate import Extractors
