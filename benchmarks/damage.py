@@ -25,12 +25,17 @@ from omnihuman.data.synthetic.plan import SHOTS, ClipPlan, plan_corpus
 from omnihuman.data.synthetic.render import render_clip
 from omnihuman.evaluation.metrics.measure import SAMPLE_RATE, Figure, Kept, Shown
 from omnihuman.evaluation.metrics.registry import make_metrics
+from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 
 WRISTS = [KEYPOINTS.index("left_wrist"), KEYPOINTS.index("right_wrist")]
 FPS = 25
 HEADING = "## Metrics under known damage"
+INTRODUCTION = """`python benchmarks/damage.py --write docs/benchmarks.md`. Every video is damaged more and more; the first
+figure is that of the undamaged ones. Effect: mean change at the greatest strength over its standard deviation across
+videos; in brackets the floor of a distance between sets. Extractors are the stand-ins: nothing here says anything about
+the published ones."""
 Damage = Callable[[Shown, float], Shown]
 
 
@@ -58,8 +63,10 @@ def real_people(folder: Path, short_side: int, seconds: float) -> list[Shown]:
     """The first seconds of each video of a folder."""
     people = []
     for path in sorted(folder.glob("*.mp4")):
-        frames = read_frames(path, fps=FPS, short_side_pixels=short_side, end_seconds=seconds).pixels
-        sound = read_sound(path, SAMPLE_RATE, 0.0, seconds)
+        start = probe(path).start_seconds
+        end = start + seconds
+        frames = read_frames(path, fps=FPS, short_side_pixels=short_side, start_seconds=start, end_seconds=end).pixels
+        sound = read_sound(path, SAMPLE_RATE, start, end)
         samples = None if sound is None else sound.samples
         people.append(Shown(path.stem, path.stem, FPS, frames, samples, frames[0]))
     return people
@@ -257,24 +264,15 @@ def main(arguments: Iterable[str] | None = None) -> None:
     long = drawn_people(max(4, args.people // 2), 64, 9.4)
     rows = [row for case in tqdm(CASES, desc="drawn", file=sys.stderr) for row in run(case, short)]
     rows += [row for case in LONG_CASES for row in run(case, long)]
-    parts = [
-        f"{len(short)} drawn people (half and full bodies, 96 pixels, 3.2 s; {len(long)} of 9.4 s for drift):",
-        table(rows),
-    ]
+    told = f"{len(short)} drawn people (half and full bodies, 96 pixels, 3.2 s; {len(long)} of 9.4 s for drift):"
+    parts = [INTRODUCTION, told, table(rows)]
     if args.media.is_dir():
         real = real_people(args.media, 160, 4.0)
         rows = [row for case in tqdm(REAL_CASES, desc="real", file=sys.stderr) for row in run(case, real)]
         parts += [f"{len(real)} real talking heads (160 pixels, 4 s):", table(rows)]
     print("\n\n".join(parts))
     if args.write:
-        write_section(args.write, "\n\n".join([INTRODUCTION, *parts]))
-
-
-INTRODUCTION = """`python benchmarks/damage.py --write docs/benchmarks.md`. Every video is damaged more and more; the \
-figures are those of
-each strength, the first of them undamaged. Effect: mean change at the greatest strength over its standard deviation across
-videos; in brackets the floor of a distance between sets. Extractors are the stand-ins, and nothing here says anything
-about the published ones."""
+        write_section(args.write, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

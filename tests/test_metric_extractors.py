@@ -1,4 +1,4 @@
-"""Published extractors: their layouts and preprocessing, what they say on networks of random weights, what is refused."""
+"""Published extractors: layouts, preprocessing, what they say on networks of random weights, what is refused."""
 
 import json
 import sys
