@@ -25,17 +25,17 @@ from omnihuman.data.synthetic.plan import SHOTS, ClipPlan, plan_corpus
 from omnihuman.data.synthetic.render import render_clip
 from omnihuman.evaluation.metrics.measure import SAMPLE_RATE, Figure, Kept, Shown
 from omnihuman.evaluation.metrics.registry import make_metrics
-from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 
 WRISTS = [KEYPOINTS.index("left_wrist"), KEYPOINTS.index("right_wrist")]
 FPS = 25
 HEADING = "## Metrics under known damage"
-INTRODUCTION = """`python benchmarks/damage.py --write docs/benchmarks.md`. Every video is damaged more and more; the first
-figure is that of the undamaged ones. Effect: mean change at the greatest strength over its standard deviation across
-videos; in brackets the floor of a distance between sets. Extractors are the stand-ins: nothing here says anything about
-the published ones."""
+INTRODUCTION = """\
+`python benchmarks/damage.py --write docs/benchmarks.md`. Every video is damaged more and more; the first figure is that
+of the undamaged ones. Effect: mean change at the greatest strength over its standard deviation across videos; in
+brackets the floor of a distance between sets. Extractors are the stand-ins: nothing here says anything about the
+published ones. Distances between sets hold damaged videos against the same ones undamaged, which favours them."""
 Damage = Callable[[Shown, float], Shown]
 
 
@@ -63,12 +63,12 @@ def real_people(folder: Path, short_side: int, seconds: float) -> list[Shown]:
     """The first seconds of each video of a folder."""
     people = []
     for path in sorted(folder.glob("*.mp4")):
-        start = probe(path).start_seconds
-        end = start + seconds
-        frames = read_frames(path, fps=FPS, short_side_pixels=short_side, start_seconds=start, end_seconds=end).pixels
-        sound = read_sound(path, SAMPLE_RATE, start, end)
+        frames = read_frames(path, fps=FPS, short_side_pixels=short_side)
+        first = round(frames.seconds[0] * FPS)  # a file may begin late on its own clock
+        pixels = frames.pixels[first : first + round(seconds * FPS)]
+        sound = read_sound(path, SAMPLE_RATE, first / FPS, (first + len(pixels)) / FPS)
         samples = None if sound is None else sound.samples
-        people.append(Shown(path.stem, path.stem, FPS, frames, samples, frames[0]))
+        people.append(Shown(path.stem, path.stem, FPS, pixels, samples, pixels[0]))
     return people
 
 
@@ -151,20 +151,20 @@ CASES = (
     ),
     Case(
         "noise, levels", noisy, (0, 4, 8, 16),
-        {"noise": 1, "iqa": -1, "flicker": -1, "subject_consistency": -1, "fid": 1, "fvd": 1},
+        {"noise": 1, "iqa": -1, "flicker": -1, "fid": 1, "fvd": 1},
     ),
     Case("JPEG, 100 - quality", blocky, (0, 50, 75, 90), {"blocks": 1, "fid": 1}),
-    Case("sound late, frames", late, (0, 2, 4, 6), {"mouth_and_loudness": -1}),
+    Case("sound late, frames", late, (0, 1, 2), {"mouth_and_loudness": -1}),
     Case("sound late, frames", late, (0, 5, 9), {"sync_c": -1}),
     Case("hands frozen, share", frozen_hands, (0, 0.4, 0.7, 1), {"hkv": -1, "hkv_in_shoulders": -1}),
     Case("flicker, levels", jumping, (0, 4, 8, 16), {"flicker": -1, "fvd": 1}),
     Case("face squeezed, %", squeezed, (0, 5, 10, 20), {"identity": -1}),
 )  # fmt: skip
-LONG_CASES = (Case("colour drift, levels", drifting, (0, 10, 20, 40), {"drift_colour": 1}),)
+LONG_CASES = (Case("colour drift, levels", drifting, (0, 10, 20, 40), {"drift_colour": 1, "subject_consistency": -1}),)
 """For videos of several windows of drift."""
 REAL_CASES = (
     replace(CASES[0], metrics={"iqa": -1}),
-    replace(CASES[1], metrics={"noise": 1, "iqa": -1, "flicker": -1, "subject_consistency": -1}),
+    replace(CASES[1], metrics={"noise": 1, "iqa": -1, "flicker": -1}),
     replace(CASES[2], metrics={"blocks": 1}),
     replace(CASES[4], strengths=(0, 9), metrics={"sync_c": -1}),
     replace(CASES[7], metrics={"identity": -1}),

@@ -74,9 +74,10 @@ class SetMetric:
         spread = np.std(_resamples(weighted, _people(generated), _people(real), rows.shape[1], random), ddof=1)
         reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(spread)
         people = len({kept.person for kept in generated})
+        low = value - reach if self.distance != "frechet" else max(0.0, value - reach)
         return Figure(
             self.name,
-            Estimate(value, value - reach, value + reach, len(generated), people),
+            Estimate(value, low, value + reach, len(generated), people),
             self.extractor,
             self.better,
             self.unit,
