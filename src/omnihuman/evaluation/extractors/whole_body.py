@@ -12,7 +12,7 @@ from omnihuman.evaluation.metrics.keypoints import Found, shoulder_width
 from omnihuman.evaluation.metrics.measure import Extractor, Shown
 
 OPTION = "evaluate.extractors.pose_weights"
-HANDS = [*range(len(WHOLE_BODY_KEYPOINTS) - 42, len(WHOLE_BODY_KEYPOINTS))]
+HANDS = list(range(len(WHOLE_BODY_KEYPOINTS) - 42, len(WHOLE_BODY_KEYPOINTS)))
 """The last of COCO-WholeBody: 21 of the left hand, then those of the right."""
 
 

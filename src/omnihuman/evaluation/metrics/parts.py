@@ -34,7 +34,7 @@ class Parts:
     def pictures(self) -> Part[np.ndarray]:
         """Features of single frames, [n, d]."""
         if not self.config.inception_weights:
-            return grid.PICTURES
+            return self._shared(grid.PICTURES)
         from omnihuman.evaluation.extractors.inception import inception_part
 
         return self._shared(inception_part(self.config))
