@@ -17,7 +17,7 @@ from omnihuman.evaluation.statistics import Estimate
 Weighted = Callable[[np.ndarray, np.ndarray], float]
 """A distance of two sets as a function of how often each of their rows counts."""
 MOST_RESAMPLES, FEWEST_RESAMPLES = 200, 20
-OPERATIONS = 2e10
+OPERATIONS = 2e11
 """That all resamples together may take: a singular value decomposition grows with the third power of its side."""
 NUM_SPLITS = 4
 """Of the real set into halves, for the floor."""
