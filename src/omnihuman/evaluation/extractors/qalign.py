@@ -23,7 +23,7 @@ HUB_ID = "q-future/one-align"
 LICENCE = "S-Lab non-commercial for Q-Align, PolyForm-Noncommercial for pyiqa"
 
 
-def qalign_part(config: Extractors, task: str) -> Part[float]:
+def qalign_part(config: Extractors, task: str, device: str) -> Part[float]:
     """Mean of evenly spaced frames; `task` is quality or aesthetic.
 
     Raises:
@@ -32,25 +32,25 @@ def qalign_part(config: Extractors, task: str) -> Part[float]:
     require_licence(config.allow_non_commercial, OPTION, LICENCE)
     if config.qalign_weights != HUB_ID:
         raise UserError(f"{OPTION} is {config.qalign_weights!r}: pyiqa knows Q-Align as {HUB_ID} alone, set it to that")
-    network = _network(config.qalign_sha256)
+    network = _network(config.qalign_sha256, device)
     told = f"{FRAMES} evenly spaced frames, one by one, padded to a square; {task}"
 
     def rate(shown: Shown) -> float:
-        return float(np.mean([_rating(network, frame, task) for frame in evenly(shown.frames)]))
+        return float(np.mean([_rating(network, frame, task, device) for frame in evenly(shown.frames)]))
 
     return Part(rate, Extractor("Q-Align (pyiqa)", told, config.qalign_sha256, calibrated=True))
 
 
-def _rating(network: Any, frame: np.ndarray, task: str) -> float:
+def _rating(network: Any, frame: np.ndarray, task: str, device: str) -> float:
     import torch
 
     picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        return float(network(picture, task_=task))
+        return float(network(picture.to(device), task_=task))
 
 
 @cache
-def _network(sha256: str) -> Any:
+def _network(sha256: str, device: str) -> Any:
     try:
         import pyiqa  # pyright: ignore[reportMissingImports] (nobody has to install it)
     except ImportError as error:
@@ -64,7 +64,7 @@ def _network(sha256: str) -> Any:
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        return pyiqa.create_metric("qalign")
+        return pyiqa.create_metric("qalign", device=device)
     finally:
         os.environ.pop("HF_HUB_OFFLINE")
         if before is not None:

@@ -21,14 +21,14 @@ def split(points: np.ndarray, height: int, width: int) -> Found:
     return Found(points, points[:, HANDS], shoulder_width(points, height, width))
 
 
-def whole_body_part(config: Extractors) -> Part[Found | None]:
+def whole_body_part(config: Extractors, device: str) -> Part[Found | None]:
     """Keypoints of every frame.
 
     Raises:
         UserError: rtmlib or the weights are missing, or they are not the pinned ones.
     """
     detector, pose = pinned_files(OPTION, Path(config.pose_weights), config.pose_sha256).values()
-    estimator = WholeBodyEstimator(detector, pose)
+    estimator = WholeBodyEstimator(detector, pose, device)
 
     def find(shown: Shown) -> Found:
         height, width = shown.frames.shape[1:3]
