@@ -5,7 +5,6 @@ time, pads it to a square, and gives 1 to 5. Code and weights are therefore thos
 pinned, and nothing is downloaded here.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,14 +60,13 @@ def _network(sha256: str, device: str) -> Any:
     folder = _cached()
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     check_pinned(OPTION, folder, files, sha256)
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True  # the variable was read at import
     try:
         return pyiqa.create_metric("qalign", device=device)
     finally:
-        os.environ.pop("HF_HUB_OFFLINE")
-        if before is not None:
-            os.environ["HF_HUB_OFFLINE"] = before
+        constants.HF_HUB_OFFLINE = before
 
 
 def _cached() -> Path:
