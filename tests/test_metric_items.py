@@ -63,6 +63,8 @@ def test_a_mean_keeps_values_of_items_and_tells_what_real_videos_reach():
     assert figure.estimate.low < 2.5 < figure.estimate.high and figure.note == "real videos: 0.5 (n = 2)"
     assert np.isnan(MEAN.figure(kept[:1], [], 0.95, 0).estimate.value)
     assert MEAN.figure([], [], 0.95, 0).note == "needs 2 videos on which it can be measured, there are 0"
+    one = MEAN.figure(kept[:2], [], 0.95, 0)
+    assert one.estimate.value == 0.5 and np.isnan(one.estimate.low) and one.note.startswith("no interval")
     with pytest.raises(UserError, match="item-0 stands in one set twice"):
         MEAN.figure([kept[0], kept[0]], [], 0.95, seed=0)
 

@@ -1,6 +1,7 @@
 """Distances between sets of features: closed forms, parity with torchmetrics, small samples, intervals and floors."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,14 @@ def test_too_few_videos_give_no_number_and_say_how_many_are_needed():
     )
     none = metric.figure(kept(30, 1.0, 0), [], 0.95, seed=0)
     assert np.isnan(none.estimate.value) and "needs 10 real videos" in none.note and none.floor is None
+
+
+def test_one_person_gives_a_figure_but_no_interval():
+    metric = SetMetric("fid", lambda shown: None, ANY, "frechet")
+    alone = [replace(each, person="anna") for each in kept(12, 1.0, 0)]
+    figure = metric.figure(alone, kept(12, 0.0, 10), 0.95, seed=0)
+    assert figure.estimate.value > 0 and np.isnan([figure.estimate.low, figure.estimate.high]).all()
+    assert figure.note == "no interval: all videos show one person"
 
 
 def test_an_item_twice_and_features_of_two_extractors_are_refused():

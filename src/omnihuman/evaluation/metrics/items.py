@@ -1,7 +1,7 @@
 """Metrics that give each video a number of its own; the figure is their mean."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from omnihuman.evaluation.metrics.measure import Extractor, Figure, Kept, Shown
 from omnihuman.evaluation.statistics import Estimate, bootstrap_mean
 
 NUM_RESAMPLES = 2000
+ONE_PERSON = "no interval: all videos show one person"
 
 
 def first(values: np.ndarray) -> float:
@@ -41,13 +42,15 @@ class ItemMetric:
 
     def figure(self, generated: Sequence[Kept], real: Sequence[Kept], confidence: float, seed: int) -> Figure:
         """See `Metric.figure`; errors as for `check_kept`."""
-        check_kept(self.name, generated)
-        check_kept(self.name, real)
+        check_kept(self.name, generated, real)
         items = {kept.item: self.reduce(kept.values) for kept in generated}
         of_real = [self.reduce(kept.values) for kept in real]
         notes = [f"real videos: {np.mean(of_real):.4g} (n = {len(of_real)})"] if of_real else []
         people = [kept.person for kept in generated]
         estimate = bootstrap_mean(np.array(list(items.values())), people, confidence, NUM_RESAMPLES, seed)
+        if estimate.num_people == 1:
+            estimate = replace(estimate, low=float("nan"), high=float("nan"))
+            notes = [ONE_PERSON, *notes]
         if len(items) < self.min_videos:
             estimate = unknown(generated)
             notes = [too_few(self.min_videos, len(items)), *notes]

@@ -9,7 +9,7 @@ import numpy as np
 
 from omnihuman.evaluation.metrics.checks import check_kept, check_shown
 from omnihuman.evaluation.metrics.frechet import frechet_of_features
-from omnihuman.evaluation.metrics.items import too_few, unknown
+from omnihuman.evaluation.metrics.items import ONE_PERSON, too_few, unknown
 from omnihuman.evaluation.metrics.kernel import weighted_polynomial_mmd
 from omnihuman.evaluation.metrics.measure import Extractor, Figure, Kept, Shown
 from omnihuman.evaluation.statistics import Estimate
@@ -71,18 +71,24 @@ class SetMetric:
         weighted = DISTANCES[self.distance](rows, rows_real)
         value = weighted(np.ones(len(rows)), np.ones(len(rows_real)))
         random = np.random.default_rng(seed)
-        spread = np.std(_resamples(weighted, _people(generated), _people(real), rows.shape[1], random), ddof=1)
-        reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(spread)
-        people = len({kept.person for kept in generated})
-        low = value - reach if self.distance != "frechet" else max(0.0, value - reach)
+        notes = [_few_rows(len(rows), len(rows_real), rows.shape[1])] if self.distance == "frechet" else []
+        people, people_real = _people(generated), _people(real)
+        spread = float("nan")
+        if min(len(set(people)), len(set(people_real))) < 2:
+            notes.append(ONE_PERSON)
+        else:
+            spread = float(np.std(_resamples(weighted, people, people_real, rows.shape[1], random), ddof=1))
+        reach = NormalDist().inv_cdf((1 + confidence) / 2) * spread
+        least = 0.0 if self.distance == "frechet" else -np.inf
+        low = float(np.maximum(least, value - reach))
         return Figure(
             self.name,
-            Estimate(value, low, value + reach, len(generated), people),
+            Estimate(value, low, value + reach, len(generated), len(set(people))),
             self.extractor,
             self.better,
             self.unit,
             floor=self._floor(real, random),
-            note=_few_rows(len(rows), len(rows_real), rows.shape[1]) if self.distance == "frechet" else "",
+            note="; ".join(note for note in notes if note),
         )
 
     def _floor(self, real: Sequence[Kept], random: np.random.Generator) -> float | None:
