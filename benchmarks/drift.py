@@ -215,6 +215,8 @@ def plot(results: dict[str, Result], path: Path) -> None:
             )
         place.set_title(title, fontsize=9)
         place.spines[["top", "right"]].set_visible(False)
+    for place in axes.flat[len(MEASURES) :]:
+        place.remove()
     for place in axes[1]:
         place.set_xlabel("seconds")
     axes[0, 0].legend(frameon=False, fontsize=8)
