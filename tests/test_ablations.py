@@ -115,7 +115,9 @@ def test_arms_differ_in_their_question_and_in_nothing_else(name: str, keys: set[
 
 
 def test_the_order_of_conditions_is_the_order_of_training() -> None:
-    arms = {arm.name: compose("study", arm.overrides, CONF) for arm in load_ablation("condition_order", "study", CONF).arms}
+    arms = {
+        arm.name: compose("study", arm.overrides, CONF) for arm in load_ablation("condition_order", "study", CONF).arms
+    }
     first, last = arms["audio_then_pose"], arms["pose_then_audio"]
     assert list(first.stages) == ["1_text_image", "2_audio", "3_pose"] and first.evaluate.model == "models/3_pose"
     assert list(last.stages) == ["1_text_image", "3_pose", "2_audio"] and last.evaluate.model == "models/2_audio"

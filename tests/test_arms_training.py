@@ -86,7 +86,13 @@ def test_arms_and_seeds_of_the_real_graph_train_nothing_twice_though_killed(
         assert by_id[arm.data.tags["mlflow.parentRunId"]].info.run_name == "ablation two"
         share = {"audio_10": "0.1", "audio_50": "0.5"}[arm.data.params["arm"]]
         assert arm.data.params["ratio/audio_mix"] == share and arm.data.params["ratio/pose_mix"] == "0.5"
-        assert {"ratio/text", "ratio/reference", "ratio/audio", "ratio/pose", "ratio/text_only"} <= arm.data.params.keys()
+        assert {
+            "ratio/text",
+            "ratio/reference",
+            "ratio/audio",
+            "ratio/pose",
+            "ratio/text_only",
+        } <= arm.data.params.keys()
     finished = [run for run in runs if run.info.run_name.startswith("audio_") and run.info.status == "FINISHED"]
     assert len(finished) == 4 and all("opening/generated/value" in run.data.metrics for run in finished)
 
