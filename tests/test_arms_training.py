@@ -51,16 +51,15 @@ def test_arms_and_seeds_of_the_real_graph_train_nothing_twice_though_killed(
     command = [sys.executable, "-m", "omnihuman.cli", "ablate", "run", "two", "--profile", "tiny", "--parallel", "2"]
     folder = clone / RESULTS / "two"
 
-    in_stage_2 = lambda: any("2_audio: step 1 of 4" in text(log) for log in folder.glob(f"*/*/{LOG}"))  # noqa: E731
+    def in_stage_2() -> bool:
+        return any("2_audio: step 1 of 4" in text(log) for log in folder.glob(f"*/*/{LOG}"))
+
     moments = random.Random(3)
     for kill in range(3):
-        killed = subprocess.Popen(command, cwd=clone, env=env)
-        if kill == 0:
-            assert wait_until(in_stage_2, 300)
-        else:
-            time.sleep(moments.uniform(5, 40))
-        killed.kill()
-        killed.wait()
+        with subprocess.Popen(command, cwd=clone, env=env) as killed:
+            reached = wait_until(in_stage_2, 1200) if kill == 0 else time.sleep(moments.uniform(5, 40))
+            killed.kill()
+        assert reached is not False
     assert subprocess.run(command, cwd=clone, env=env, check=False).returncode == 0
     assert not marked(mark)
     monkeypatch.setenv("OMNIHUMAN_HOME", env["OMNIHUMAN_HOME"])
@@ -82,9 +81,9 @@ def test_arms_and_seeds_of_the_real_graph_train_nothing_twice_though_killed(
     by_id = {run.info.run_id: run for run in runs}
     for evaluated in [run for run in runs if run.info.run_name == "evaluate"]:
         arm = by_id[evaluated.data.tags["mlflow.parentRunId"]]
-        assert arm.info.run_name == f"{arm.data.params['arm']} seed {arm.data.params['seed']}"
+        assert arm.info.run_name == f"{arm.data.tags['arm']} seed {arm.data.params['seed']}"
         assert by_id[arm.data.tags["mlflow.parentRunId"]].info.run_name == "ablation two"
-        share = {"audio_10": "0.1", "audio_50": "0.5"}[arm.data.params["arm"]]
+        share = {"audio_10": "0.1", "audio_50": "0.5"}[arm.data.tags["arm"]]
         assert arm.data.params["ratio/audio_mix"] == share and arm.data.params["ratio/pose_mix"] == "0.5"
         assert {
             "ratio/text",

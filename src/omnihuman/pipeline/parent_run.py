@@ -105,11 +105,11 @@ def run_tracked_trial(
         UserError: as `omnihuman.pipeline.arms.run_trial`.
     """
     composed = compose(work.profile, trial.overrides, work.root / CONF)
-    last = list(composed.stages.values())[-1]
-    overrides = dict(override.split("=", 1) for override in trial.overrides)
-    params = {"profile": work.profile, "seed": trial.seed, "arm": trial.arm.name, "override": overrides}
-    tags = {"arm": trial.arm.name, "ablation": work.ablation.name}
-    with _ended(start_parent(trial.label, params | {"ratio": _ratios(last), "stage": asdict(last)}, tags)) as run:
+    params = {"profile": work.profile, "seed": trial.seed, "ratio": _ratios(list(composed.stages.values())[-1])}
+    named = dict(override.split("=", 1) for override in trial.arm.overrides)
+    params |= {"override": {key: value for key, value in named.items() if not key.startswith(("stages.", "groups."))}}
+    tags = {"arm": trial.arm.name, "ablation": work.ablation.name, "overrides": " ".join(trial.overrides)}
+    with _ended(start_parent(trial.label, params, tags)) as run:
         result = run_trial(work, trial, run.env(env), output=output, on_step=on_step)
         for record in result.runs.values():
             note_restored(run.run_id, RunRecord(**record))
@@ -119,9 +119,9 @@ def run_tracked_trial(
 
 
 def _ratios(stage: Stage) -> dict[str, float | None]:
-    """Shares that arms differ in, beside those of activation, which become ratios by themselves."""
-    mix = stage.mix
-    return {"audio_mix": mix.audio_eligible, "pose_mix": mix.pose_eligible, "text_only": stage.data.text_only_fraction}
+    """All shares that arms differ in, each once: MLflow's parallel coordinates begin with what differs."""
+    mix = {"audio_mix": stage.mix.audio_eligible, "pose_mix": stage.mix.pose_eligible}
+    return {**asdict(stage.activate), **mix, "text_only": stage.data.text_only_fraction}
 
 
 @contextmanager
