@@ -117,7 +117,10 @@ def test_items_without_a_value_somewhere_are_left_out_everywhere_and_counted() -
     ("spoil", "said"),
     [
         (lambda rows: rows[(rows["arm"] != "one") | (rows["seed"] < 2)], "one has seeds 0, 1 and other has 0, 1, 2"),
-        (lambda rows: rows[(rows["arm"] != "one") | (rows["item"] < "item 3")], "of 20 items have a value in all runs"),
+        (
+            lambda rows: rows[(rows["arm"] != "one") | (rows["item"] < "item 15")],
+            "7 of 20 items have a value in all runs",
+        ),
         (lambda rows: pd.concat([rows, rows[:1]]), "seed 0: item item 0 is there twice"),
         (lambda rows: rows[rows["arm"] != "one"], "no run of one has a value of sound/sync; measured: sound/sync"),
         (lambda rows: rows[rows["seed"] == 0], "1 seed(s) and 20 people; an interval needs at least 2 and 3"),
@@ -133,6 +136,14 @@ def test_what_is_no_pair_or_too_little_is_said_and_not_averaged(spoil, said: str
     assert said in str(error.value)
     verdict = judge("it", claim("lower", 0.1), "other", rows, 0.95)
     assert verdict.outcome == "not measured" and verdict.difference is None and said in verdict.note
+
+
+def test_a_stand_in_is_judged_where_nothing_else_was_measured_and_named() -> None:
+    rows = values(5, (3, 20), 1.0).assign(metric="sound/sync_stand_in")
+    verdict = judge("it", claim("higher", 0.0), "other", rows, 0.95)
+    assert (verdict.outcome, verdict.measured) == ("reproduced", "sound/sync_stand_in")
+    both = pd.concat([rows, values(6, (3, 20), -1.0)])
+    assert judge("it", claim("higher", 0.0), "other", both, 0.95).measured == "sound/sync"
 
 
 def test_another_arm_and_another_set_can_be_named() -> None:

@@ -72,7 +72,7 @@ def describe_difference(verdict: Verdict, reference: str) -> str:
     if found.num_left_out:
         behind += f" ({found.num_left_out} left out, because some run has no value for them)"
     return (
-        f"{claim.measured}: {claim.arm} minus {claim.against or reference} is {found.value:+.3f}"
+        f"{verdict.measured}: {claim.arm} minus {claim.against or reference} is {found.value:+.3f}"
         f" [{found.low:+.3f}, {found.high:+.3f}]; claimed {claim.change.replace('_', ' ')}, margin {claim.margin:g};"
         f" {behind}"
     )

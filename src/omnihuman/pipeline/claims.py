@@ -8,6 +8,8 @@ import pandas as pd
 from omnihuman.errors import UserError
 from omnihuman.pipeline.paired import Difference, paired_difference
 
+STAND_IN = "_stand_in"
+"""How the names of metrics end that something uncalibrated stands in for."""
 CHANGES = ("lower", "higher", "not_lower", "not_higher")
 Outcome = Literal["reproduced", "contradicted", "undecided", "not measured"]
 
@@ -20,7 +22,7 @@ class Claim:
     """The claim in words, for people."""
     arm: str
     metric: str
-    """As the items table names it."""
+    """As the items table names it; where only its stand-in was measured, that one is judged, and named."""
     change: str
     """`lower` or `higher`, by more than the margin; `not_lower` or `not_higher`: worse by less than the margin."""
     margin: float
@@ -30,11 +32,6 @@ class Claim:
     against: str = ""
     """Another arm; empty: the ablation's reference."""
 
-    @property
-    def measured(self) -> str:
-        """The metric on the set of videos, as the items table names both."""
-        return f"{self.driven_by}/{self.metric}" if self.driven_by else self.metric
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -43,6 +40,8 @@ class Verdict:
     name: str
     claim: Claim
     outcome: Outcome
+    measured: str
+    """Set of videos and metric, as the items table names them."""
     difference: Difference | None  # arm minus the other; None where it was not measured
     note: str = ""
 
@@ -55,11 +54,14 @@ def judge(name: str, claim: Claim, against: str, table: pd.DataFrame, confidence
     interval lies on the good side of the margin, and contradicted where it lies beyond it. All else is undecided.
     Intervals are of each claim alone, without a correction for their number.
     """
+    measured = f"{claim.driven_by}/{claim.metric}"
+    if measured + STAND_IN in table["metric"].values and measured not in table["metric"].values:
+        measured += STAND_IN
     try:
-        difference = paired_difference(table, claim.measured, claim.arm, claim.against or against, confidence)
+        difference = paired_difference(table, measured, claim.arm, claim.against or against, confidence)
     except UserError as error:
-        return Verdict(name, claim, "not measured", None, str(error))
-    return Verdict(name, claim, _outcome(claim, difference), difference)
+        return Verdict(name, claim, "not measured", measured, None, str(error))
+    return Verdict(name, claim, _outcome(claim, difference), measured, difference)
 
 
 def _outcome(claim: Claim, difference: Difference) -> Outcome:

@@ -10,8 +10,9 @@ from omnihuman.errors import UserError
 
 COLUMNS = ("arm", "seed", "item", "person", "metric", "value")
 """Of a table of values: one row for each video of each run of each arm."""
-COMMON_SHARE = 0.9
-"""Below this share of items that all runs have a value for, two arms are not held against one another."""
+COMMON_SHARE = 0.5
+"""Below this share of items that all runs have a value for, two arms are not held against one another; above it those
+items alone are, and a report counts the others."""
 MIN_SEEDS, MIN_PEOPLE = 2, 3
 
 
