@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,22 @@ import pytest
 from omnihuman import cli
 from omnihuman.config.compose import compose, dump
 from omnihuman.errors import UserError
+from omnihuman.pipeline.ablations import Arm, Trial
 from omnihuman.pipeline.arm_report import first_to_run, plan, report
-from omnihuman.pipeline.arms import RESULTS, Arm, ArmResult, load_arms, run_ablation, run_arm
+from omnihuman.pipeline.arms import RESULTS, TrialResult, Work, prepare_ablation, run_ablation, run_trial
 from omnihuman.pipeline.graph import Outcome, StepNode
 from omnihuman.pipeline.worktrees import clean_commit, worktree
 
 ROOT = Path(__file__).parents[1]
-ARMS = load_arms("audio_mix", "tiny", ROOT / "conf")
-LOW, HALF = ARMS
+TWO_ARMS = """
+seeds: [1]
+reference: audio_50
+arms:
+  audio_10: [stages.2_audio.mix.audio_eligible=0.1, stages.3_pose.mix.audio_eligible=0.1]
+  audio_50: [stages.2_audio.mix.audio_eligible=0.5, stages.3_pose.mix.audio_eligible=0.5]
+claims:
+  less: {says: less is less, arm: audio_10, metric: share, change: lower, margin: 0.1, driven_by: sound}
+"""
 STEPS = ("common", "differs", "measure")
 DVC_YAML = """
 stages:
@@ -39,12 +47,14 @@ stages:
     outs: [different]
   measure:
     cmd: >-
-      echo measure >> $COUNTER; mkdir -p reports runs;
+      echo measure >> $COUNTER; mkdir -p reports/evaluation runs;
+      printf 'item,person,metric,value\\n' > reports/evaluation/items.csv; for person in 1 2 3 4;
+      do echo "$person,$person,sound/share,`head -1 different | cut -d':' -f2`" >> reports/evaluation/items.csv; done;
       echo "{\\"share\\":" `head -1 different | cut -d':' -f2` "}" > reports/evaluation.json;
       echo "{\\"step\\": \\"measure\\", \\"run_id\\": \\"0\\", \\"experiment_id\\": \\"0\\", \\"sha256\\": \\"\\","
       "\\"finished\\": \\"\\", \\"parent_run_id\\": \\"$OMNIHUMAN_PARENT_RUN\\"}" > runs/measure.json
     deps: [different]
-    outs: [reports/evaluation.json, runs/measure.json]
+    outs: [reports/evaluation, reports/evaluation.json, runs/measure.json]
 """
 
 
@@ -70,6 +80,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True)
     (root / "conf").mkdir()
     subprocess.run(["cp", "-r", *map(str, (ROOT / "conf").glob("*")), "conf"], cwd=root, check=True)
+    (root / "conf/ablation/two.yaml").write_text(TWO_ARMS)
     (root / ".dvc/config").write_text("[core]\n    analytics = false\n    autostage = false\n")
     (root / ".gitignore").write_text("/made\n/different\n/reports/\n/runs/\n")
     (root / "code").write_text("code\n")
@@ -90,7 +101,7 @@ def counts() -> Counter[str]:
     return Counter(path.read_text().splitlines() if path.exists() else [])
 
 
-def outcomes(result: ArmResult) -> list[Outcome]:
+def outcomes(result: TrialResult) -> list[Outcome]:
     return [step.outcome for step in result.steps]
 
 
@@ -112,11 +123,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from omnihuman.pipeline.arms import load_arms, run_arm
-from omnihuman.pipeline.worktrees import clean_commit
-root = Path(sys.argv[1])
-arm = load_arms("audio_mix", "tiny", root / "conf")[int(sys.argv[2])]
-run_arm(root, clean_commit(root), arm, "tiny").save(Path(sys.argv[3]))
+from omnihuman.pipeline.arms import prepare_ablation, run_trial
+work = prepare_ablation(Path(sys.argv[1]), "two", "tiny")
+run_trial(work, work.ablation.trials[int(sys.argv[2])]).save(Path(sys.argv[3]))
 """
 
 
@@ -126,29 +135,31 @@ def started(root: Path, arm: int, result: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def below_a_run_of_its_own(root: Path, commit: str, arm: Arm, profile: str, **told: Any) -> ArmResult:
-    (root / "code").write_text(f"edited while {arm.name} runs\n")  # which concerns no arm
-    return run_arm(root, commit, arm, profile, os.environ | {"OMNIHUMAN_PARENT_RUN": arm.name}, **told)
+def below_a_run_of_its_own(work: Work, trial: Trial, env: Mapping[str, str], **told: Any) -> TrialResult:
+    (work.root / "code").write_text(f"edited while {trial.label} runs\n")  # which concerns no arm
+    return run_trial(work, trial, {**env, "OMNIHUMAN_PARENT_RUN": trial.label}, **told)
 
 
 @pytest.mark.slow
 def test_two_arms_side_by_side_run_the_common_step_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMON_SECONDS", "2")
-    results = run_ablation(project, "audio_mix", "tiny", 2, below_a_run_of_its_own)
+    results = run_ablation(prepare_ablation(project, "two", "tiny"), 2, run=below_a_run_of_its_own)
     assert counts() == {"common": 1, "common ended": 1, "differs": 2, "measure": 2}
     assert sorted(outcomes(result)[0] for result in results) == [Outcome.RAN, Outcome.RESTORED]
     assert [result.figures for result in results] == [{"share": 0.1}, {"share": 0.5}]
-    assert [result.runs["measure"]["parent_run_id"] for result in results] == [arm.name for arm in ARMS]
+    assert [result.runs["measure"]["parent_run_id"] for result in results] == ["audio_10 seed 1", "audio_50 seed 1"]
     assert {result.commit for result in results} == {git(project, "rev-parse", "HEAD").strip()}
     assert worktrees(project) == [] and git(project, "status", "--porcelain").strip() == "M code"
     git(project, "checkout", "--quiet", "code")
 
-    table = report(project, "audio_mix")
-    assert "audio_10  audio_50" in table and "share           0.1       0.5" in table
-    arms = json.loads((project / RESULTS / "audio_mix.json").read_text())["arms"]
-    assert [arm["figures"]["share"] for arm in arms] == [0.1, 0.5]
+    table = report(project, "two")
+    assert "not measured  less is less" in table and "an interval needs at least 2" in table
+    runs = json.loads((project / RESULTS / "two.json").read_text())["runs"]
+    assert [run["figures"]["share"] for run in runs] == [0.1, 0.5]
 
-    again = run_ablation(project, "audio_mix", "tiny")
+    work = prepare_ablation(project, "two", "tiny")
+    assert run_ablation(work) == results, "they are done"
+    again = run_ablation(work, again=True)
     assert all(outcomes(result) == [Outcome.RESTORED] * 3 for result in again)
     assert [result.figures for result in again] == [{"share": 0.1}, {"share": 0.5}]
     assert counts() == {"common": 1, "common ended": 1, "differs": 2, "measure": 2}
@@ -163,7 +174,8 @@ def test_a_killed_arm_goes_on_where_it_was(project: Path, tmp_path: Path, monkey
     process.communicate()
     assert worktrees(project), "nobody was left to remove it"
     monkeypatch.setenv("DIFFERS_SECONDS", "0")
-    result = run_arm(project, clean_commit(project), LOW, "tiny")
+    work = prepare_ablation(project, "two", "tiny")
+    result = run_trial(work, work.ablation.trials[0])
     assert outcomes(result) == [Outcome.RESTORED, Outcome.RAN, Outcome.RAN]
     assert counts() == {"common": 1, "common ended": 1, "differs": 2, "measure": 1}
     assert worktrees(project) == []
@@ -184,7 +196,7 @@ def test_when_the_holder_of_a_step_is_killed_the_other_takes_over(
     holder.communicate()
     assert other.wait(120) == 0
     other.stderr.close()
-    assert outcomes(ArmResult.load(tmp_path / "1.json")) == [Outcome.RAN] * 3
+    assert outcomes(TrialResult.load(tmp_path / "1.json")) == [Outcome.RAN] * 3
     assert counts() == {"common": 2, "common ended": 1, "differs": 1, "measure": 1}
 
 
@@ -198,17 +210,17 @@ def test_an_arm_that_fails_is_told_with_the_end_of_its_log_and_the_rest_runs(
     (project / "dvc.yaml").write_text(text)
     commit(project)
     monkeypatch.chdir(project)
-    assert cli.main(["ablate", "run", "audio_mix", "--profile", "tiny"]) == 3
+    assert cli.main(["ablate", "run", "two", "--profile", "tiny"]) == 3
     said = "\n".join(record.getMessage() for record in caplog.records)
-    assert "audio_10: exit code 2" in said and "odd setting" in said and "audio_50: measure ran" in said
-    assert cli.main(["ablate", "report", "audio_mix"]) == 2
-    assert "arm audio_10 of audio_mix has not run to its end" in capsys.readouterr().err
+    assert "audio_10 seed 1: exit code 2" in said and "odd setting" in said and "audio_50 seed 1: measure ran" in said
+    assert cli.main(["ablate", "report", "two"]) == 2
+    assert "1 of 2 runs of two have not come to their end as configured (audio_10 seed 1)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_arms_and_removes_their_worktrees(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFERS_SECONDS", "60")
-    arguments = ["ablate", "run", "audio_mix", "--profile", "tiny", "--parallel", "2"]
+    arguments = ["ablate", "run", "two", "--profile", "tiny", "--parallel", "2"]
     process = subprocess.Popen([sys.executable, "-m", "omnihuman.cli", *arguments], cwd=project)
     wait_for(lambda: counts()["differs"] == 2)
     process.send_signal(signal.SIGINT)
@@ -225,7 +237,7 @@ def test_uncommitted_code_is_refused_by_name(project: Path) -> None:
     (project / "code").write_text("changed\n")
     (project / ".gitignore").unlink()
     with pytest.raises(UserError, match=r"no commit holds: \.gitignore, code; commit them"):
-        run_ablation(project, "audio_mix", "tiny")
+        prepare_ablation(project, "two", "tiny")
     assert not worktrees(project) and not counts()
 
 
@@ -248,39 +260,6 @@ def test_a_worktree_runs_its_own_code_shares_the_cache_and_is_removed(project: P
     assert worktrees(project) == []
 
 
-def test_the_arms_of_the_audio_mix_differ_in_nothing_else() -> None:
-    assert [arm.name for arm in ARMS] == ["audio_10", "audio_50"]
-    low, half = (dump(compose("demo", arm.overrides, ROOT / "conf")).splitlines() for arm in ARMS)
-    different = {line.strip() for line in set(low) ^ set(half) if not line.startswith("- ")}
-    assert different == {"audio_eligible: 0.1", "audio_eligible: 0.5"}
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("amrs: {}", "unknown key amrs; did you mean arms?"),
-        ("arms: {}", "at least two lines"),
-        ("arms: {a: [seed=1], B-2: [seed=2]}", "'B-2'; use small letters"),
-        ("arms: {a: [seed=1], b: seed=2}", "arms.b is 'seed=2', expected a list"),
-        ("arms: {a: [seed=1], b: [sede=2]}", "arms.b: sede=2: unknown key sede; did you mean seed?"),
-        ("arms: {a: [seed=1], b: [stages.2_audio.mix.audio_eligible=2]}", "a share lies between 0 and 1"),
-        ("arms: {a: [seed=1], b: [seed=2], c: [seed=1]}", "arms.c is the same setting as arms.a"),
-    ],
-)
-def test_a_wrong_file_is_one_message(tmp_path: Path, text: str, said: str) -> None:
-    conf = tmp_path / "conf"
-    subprocess.run(["cp", "-r", str(ROOT / "conf"), str(conf)], check=True)
-    (conf / "ablation/odd.yaml").write_text(text)
-    with pytest.raises(UserError) as error:
-        load_arms("odd", "tiny", conf)
-    assert said in str(error.value) and "conf/ablation/odd.yaml" in str(error.value)
-
-
-def test_an_unknown_ablation_names_those_that_exist() -> None:
-    with pytest.raises(UserError, match=r"unknown ablation 'audio_mxi', one of audio_mix"):
-        load_arms("audio_mxi", "tiny", ROOT / "conf")
-
-
 def test_steps_are_shared_until_a_parameter_differs() -> None:
     graph = {"a": StepNode(("x",), ()), "b": StepNode(("y.z",), ("a",)), "c": StepNode(("x",), ("b",))}
     params = {"one": {"x": 1, "y": {"z": 1}}, "two": {"x": 1, "y": {"z": 2}}, "three": {"x": 1, "y": {"z": 2, "w": 3}}}
@@ -291,15 +270,18 @@ def test_steps_are_shared_until_a_parameter_differs() -> None:
     }
 
 
-def test_the_plan_counts_what_arms_share_once() -> None:
+def test_the_plan_counts_what_arms_and_seeds_share_once() -> None:
     text = plan(ROOT, "audio_mix", "tiny")
-    assert "audio_10: stages.2_audio.mix.audio_eligible=0.1" in text
+    assert "stages.2_audio.mix.audio_eligible=0.1" in text and "claim little_audio_lowers_sync: trained on 10%" in text
     rows = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
-    assert rows["train@1_text_image"] == ["runs", "as", "audio_10"] and rows["train@2_audio"] == ["runs", "runs"]
-    assert "14 steps to run instead of 22" in text
+    assert rows["train@1_text_image"] == ["runs", "as", "audio_10", "as", "audio_10"]
+    assert rows["train@2_audio"] == ["runs"] * 3
+    # Seven steps of data once, the first stage once a seed, two stages and the evaluation for each arm and seed.
+    assert f"{7 + 5 * (1 + 3 * 3)} steps to run instead of {15 * 11}" in text
 
 
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    result = ArmResult(Arm("a", ("seed=1",)), "tiny", "0" * 40, 0, (), {"x": None}, {})
+    trial = Trial(Arm("a", ("seed=1",)), 3)
+    result = TrialResult(trial, "tiny", "0" * 40, "key", 0, (), {"x": None}, {})
     result.save(tmp_path / "a.json")
-    assert ArmResult.load(tmp_path / "a.json") == result
+    assert TrialResult.load(tmp_path / "a.json") == result

@@ -61,7 +61,7 @@ def test_params_have_neither_null_nor_interpolation() -> None:
         ("training.learning_rate=1", ["unknown key training.learning_rate", "stages.NAME.learning_rate?"]),
         ("stages.2_audoi.steps=3", ["unknown key stages.2_audoi", "stages.2_audio?"]),
         ("groups.recipe=paper_frist", ["unknown recipe 'paper_frist'", "paper_halved", "paper_first?"]),
-        ("groups.model=huge", ["unknown model 'huge'", "demo, motif_2b, tiny"]),
+        ("groups.model=huge", ["unknown model 'huge'", "demo, motif_2b, study, tiny"]),
         ("encode.num_frames=abc", ["encode.num_frames", "'abc'", "a whole number"]),
         ("encode.num_frames=17.5", ["encode.num_frames", "17.5", "a whole number"]),
         ("encode.fps=true", ["encode.fps", "True", "a number"]),
@@ -177,7 +177,7 @@ def test_the_flag_lets_a_violation_pass() -> None:
 
 
 def test_an_unknown_profile_is_refused_with_the_list() -> None:
-    with pytest.raises(UserError, match=r"unknown profile 'tny', one of demo, tiny.*; did you mean tiny"):
+    with pytest.raises(UserError, match=r"unknown profile 'tny', one of demo, study, tiny.*; did you mean tiny"):
         compose("tny", conf=CONF)
 
 

@@ -42,7 +42,7 @@ def _train(args: argparse.Namespace) -> int:
 
     params = load_params()
     stage = load_section(PARAMS, f"stages.{args.stage}")
-    run = StageRun(args.stage, stage, params.training, params.model, params.diffusion, params.seed)
+    run = StageRun(args.stage, stage, params.training, params.model, params.diffusion, params.training_seed)
     placed = placement(params.compute)
     if args.plan:
         from omnihuman.training.plan import plan

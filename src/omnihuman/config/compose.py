@@ -18,6 +18,7 @@ from omnihuman.config.schema.encode import Encode
 from omnihuman.config.schema.root import Params
 from omnihuman.config.schema.score import Score
 from omnihuman.config.schema.stage import Stage
+from omnihuman.config.stage_checks import ancestors
 from omnihuman.config.strict import hint_of, instantiate, unknown_key, validate
 from omnihuman.errors import UserError
 from omnihuman.nested import leaves
@@ -32,7 +33,7 @@ _SOURCES = f"a folder of videos, a list or table of them, {S3}bucket/prefix, or 
 HEADER = "# Composed from conf/ by `omnihuman config compose`; never edited by hand.\n"
 RIGHTS = ("licence", "consent_basis", "rights_holder")
 """Keys of `collect` that must be written for people's videos, if only as `unknown`."""
-_OWN_KEYS = ("profile", "overrides", "collect.depends_on", "score.imported_sha256")
+_OWN_KEYS = ("profile", "overrides", "collect.depends_on", "score.imported_sha256", "evaluate.model")
 _ENTRIES = ("stages", "decide.rules")
 """Sections with free names; conf/stage and conf/policy make the entries, everything else may only alter them."""
 
@@ -71,7 +72,9 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
     params = instantiate(Params, recorded | cast(dict[str, Any], merged))
     collect, score = _settle_source(params.collect, own), _settle_imported(params.score)
     encode = _settle_places(params.encode)
-    params = replace(params, collect=collect, score=score, encode=encode, stages=_settle_stages(params.stages))
+    stages = _settle_stages(params.stages)
+    evaluate = replace(params.evaluate, model=f"models/{list(stages)[-1]}" if stages else "")
+    params = replace(params, collect=collect, score=score, encode=encode, stages=stages, evaluate=evaluate)
     check(params)
     return params
 
@@ -182,7 +185,10 @@ def _validate_layers(layers: Sequence[_Layer]) -> None:
 
 
 def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
-    """Leaves out what is not active, gives its children its parent, and sets what DVC hashes before each stage."""
+    """Leaves out what is not active, gives its children its parent, and sets what DVC hashes before each stage.
+
+    The stages come in the order in which they are trained, so that the last one is the finished model.
+    """
     settled = {}
     for name, stage in stages.items():
         if not stage.active:
@@ -193,7 +199,7 @@ def _settle_stages(stages: dict[str, Stage]) -> dict[str, Stage]:
             parent = stages[parent].parent
         starts_from = f"models/{parent}" if parent else stage.base or "data/encoded/encoders.json"
         settled[name] = replace(stage, parent=parent, starts_from=starts_from)
-    return settled
+    return {name: settled[name] for name in sorted(settled, key=lambda name: len(ancestors(name, settled)))}
 
 
 def _settle_source(collect: Collect, own: Sequence[_Layer]) -> Collect:

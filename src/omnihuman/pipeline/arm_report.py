@@ -1,39 +1,46 @@
 """What an ablation will run, and what its arms came to, as tables for a terminal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omnihuman.config.compose import CONF, compose
-from omnihuman.errors import UserError
-from omnihuman.pipeline.arms import RESULTS, Arm, ArmResult, load_arms
+from omnihuman.pipeline.ablation_page import describe_claims, describe_difference, render_page
+from omnihuman.pipeline.ablations import load_ablation
+from omnihuman.pipeline.arms import RESULTS, TrialResult
+from omnihuman.pipeline.comparison import Comparison, compare
 from omnihuman.pipeline.graph import StepNode, nodes
 from omnihuman.storage.files import publish
 from omnihuman.storage.work import content_key
 
 
 def plan(root: Path, name: str, profile: str) -> str:
-    """Lines of text: arms with their overrides, and for each step which arms run it and which share it.
+    """Lines of text: arms with their overrides, claims, and for each step which arms run it and which share it.
 
     Raises:
-        UserError: as `load_arms`.
+        UserError: as `load_ablation`.
     """
-    arms = load_arms(name, profile, root / CONF)
-    graph = nodes(root)
-    firsts = first_to_run(graph, {arm.name: asdict(compose(profile, arm.overrides, root / CONF)) for arm in arms})
+    ablation = load_ablation(name, profile, root / CONF)
+    arms, graph, settings = ablation.arms, nodes(root), {}
+    for trial in ablation.trials:
+        settings[trial.label] = asdict(compose(profile, trial.overrides, root / CONF))
+    firsts = first_to_run(graph, settings)
+    first_seed = {trial.arm.name: trial.label for trial in ablation.trials if trial.seed == ablation.seeds[0]}
+    arm_of = {label: arm for arm, label in first_seed.items()}
     rows = [
-        [step, *("runs" if firsts[arm.name][step] == arm.name else f"as {firsts[arm.name][step]}" for arm in arms)]
+        [step, *("runs" if firsts[label][step] == label else f"as {arm_of[firsts[label][step]]}" for label in arm_of)]
         for step in graph
     ]
-    runs = sum(row.count("runs") for row in rows)
+    runs = sum(first == label for label, steps in firsts.items() for first in steps.values())
     lines = [
-        f"{name}: {len(arms)} arms of profile {profile}",
+        f"{name}: {len(arms)} arms of profile {profile}, seeds {', '.join(map(str, ablation.seeds))}",
         *(f"  {arm.name}: {' '.join(arm.overrides)}" for arm in arms),
+        *(f"  claim {key}: {claim.says}" for key, claim in ablation.claims.items()),
     ]
-    table = _table([["step", *(arm.name for arm in arms)], *rows])
-    total = f"{runs} steps to run instead of {len(graph) * len(arms)}; fewer where the cache holds them already"
+    table = _table([[f"step, seed {ablation.seeds[0]}", *(arm.name for arm in arms)], *rows])
+    total = f"{runs} steps to run instead of {len(graph) * len(settings)}; fewer where the cache holds them already"
     return "\n".join([*lines, "", *table, "", total])
 
 
@@ -57,63 +64,50 @@ def first_to_run(graph: dict[str, StepNode], params: dict[str, dict[str, Any]]) 
 
 
 def report(root: Path, name: str) -> str:
-    """A table of the arms' figures; the same goes as JSON to reports/ablation/NAME.json.
+    """Lines of text that compare the arms; the same goes to reports/ablation/NAME.json and, with pictures, NAME.html.
 
     Raises:
-        UserError: an arm has not been run to its end, or the arms ran with different code or profiles.
+        UserError: as `compare`.
     """
-    results = [_result(root, name, path.stem) for path in sorted((root / RESULTS / name).glob("*.json"))]
-    if not results:
-        raise UserError(f"no arm of {name} has run here; run `omnihuman ablate run {name}`")
-    arms = load_arms(name, results[0].profile, root / CONF)
-    results = [_matching(results, arm, name) for arm in arms]
-    if len({(result.profile, result.commit) for result in results}) > 1:
-        ran = ", ".join(f"{result.arm.name} ({result.profile}, {result.commit[:8]})" for result in results)
-        raise UserError(
-            f"the arms ran with different profiles or commits: {ran}; run `omnihuman ablate run {name}` again"
-        )
-    _save(root / RESULTS / f"{name}.json", name, results)
-    return "\n".join(_report_lines(name, results))
+    comparison = compare(root, name)
+    place = root / RESULTS / name
+    with publish(place.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(comparison.tree(), indent=2) + "\n", encoding="utf-8")
+    with publish(place.with_suffix(".html")) as temporary:
+        temporary.write_text(render_page(comparison, place), encoding="utf-8")
+    return "\n".join([*_report_lines(comparison), "", f"page: {place.with_suffix('.html')}"])
 
 
-def _result(root: Path, name: str, arm: str) -> ArmResult:
-    return ArmResult.load(root / RESULTS / name / f"{arm}.json")
+def _report_lines(comparison: Comparison) -> list[str]:
+    ablation = comparison.ablation
+    arms, seeds = [arm.name for arm in ablation.arms], len(ablation.seeds)
+    lines = [
+        f"{ablation.name}: profile {comparison.profile}, commit {comparison.commit[:12]}, {seeds} seed(s)",
+        *(_claim_lines(comparison) if comparison.verdicts else []),
+    ]
+    for what, rows in (
+        ("metric, mean and 95% interval over seeds and people", comparison.metrics),
+        ("figure, mean, lowest and highest seed", comparison.figures),
+    ):
+        if rows:
+            body = [[label, *(str(row.get(arm, "-")) for arm in arms)] for label, row in rows.items()]
+            lines += ["", *_table([[what, *arms], *body])]
+    ran = [[sum(step.outcome == "ran" for step in r.steps) for r in _of(comparison, arm)] for arm in arms]
+    took = [[sum(step.seconds for step in r.steps) for r in _of(comparison, arm)] for arm in arms]
+    costs = [["steps that ran", *(str(sum(part)) for part in ran)], ["seconds", *(f"{sum(part):.0f}" for part in took)]]
+    return [*lines, "", *_table([["all runs", *arms], *costs])]
 
 
-def _matching(results: Sequence[ArmResult], arm: Arm, name: str) -> ArmResult:
-    """The result of an arm as it is configured now."""
-    for result in results:
-        if result.arm == arm and not result.exit_code:
-            return result
-    raise UserError(f"arm {arm.name} of {name} has not run to its end as configured; run `omnihuman ablate run {name}`")
+def _of(comparison: Comparison, arm: str) -> list[TrialResult]:
+    return [result for result in comparison.results if result.trial.arm.name == arm]
 
 
-def _save(path: Path, name: str, results: Sequence[ArmResult]) -> None:
-    with publish(path) as temporary:
-        tree = {"ablation": name, "arms": [asdict(result) for result in results]}
-        temporary.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-
-
-def _report_lines(name: str, results: Sequence[ArmResult]) -> list[str]:
-    flat = [_estimates(result.figures) for result in results]
-    labels = list(dict.fromkeys(label for figures in flat for label in figures))
-    rows = [[label, *(figures.get(label, "-") for figures in flat)] for label in labels]
-    rows += [["steps that ran", *(str(sum(step.outcome == "ran" for step in result.steps)) for result in results)]]
-    rows += [["seconds", *(f"{sum(step.seconds for step in result.steps):.0f}" for result in results)]]
-    head = f"{name}: profile {results[0].profile}, commit {results[0].commit[:12]}"
-    return [head, "", *_table([["figure", *(result.arm.name for result in results)], *rows])]
-
-
-def _estimates(tree: Any, name: str = "") -> dict[str, str]:
-    """Every figure with an interval below `tree` as text, by its dotted name, and every plain number."""
-    if isinstance(tree, dict) and {"value", "low", "high"} <= tree.keys():
-        if tree["value"] is None:
-            return {name: "not measured"}
-        return {name: f"{tree['value']:.3f} [{tree['low']:.3f}, {tree['high']:.3f}]"}
-    if isinstance(tree, dict):
-        parts = [_estimates(value, f"{name}.{key}".lstrip(".")) for key, value in tree.items()]
-        return {label: text for part in parts for label, text in part.items()}
-    return {name: f"{tree:g}"} if isinstance(tree, (int, float)) else {}
+def _claim_lines(comparison: Comparison) -> Iterator[str]:
+    yield ""
+    yield describe_claims(comparison)
+    for verdict in comparison.verdicts:
+        yield f"  {verdict.outcome:<13} {verdict.claim.says}"
+        yield f"  {'':<13} {describe_difference(verdict, comparison.ablation.reference)}"
 
 
 def _at(tree: Any, name: str) -> Any:

@@ -10,10 +10,12 @@ from typing import Any, BinaryIO
 
 from omnihuman.config.compose import CONF, compose
 from omnihuman.config.load import PARAMS, load_params
-from omnihuman.pipeline.arms import FIGURES, Arm, ArmResult, load_arms, run_ablation, run_arm
+from omnihuman.config.schema.stage import Stage
+from omnihuman.pipeline.ablations import Trial
+from omnihuman.pipeline.arms import FIGURES, TrialResult, Work, prepare_ablation, run_ablation, run_trial
 from omnihuman.pipeline.graph import StepResult
 from omnihuman.pipeline.release import Release
-from omnihuman.pipeline.worktrees import Worktree, clean_commit
+from omnihuman.pipeline.worktrees import Worktree
 from omnihuman.tracking.entries import open_client
 from omnihuman.tracking.record import RUNS, RunRecord
 from omnihuman.tracking.runs import PARENT_VARIABLE, finish, note_restored, start_parent
@@ -74,44 +76,52 @@ def ablation_run(name: str, profile: str, tags: Mapping[str, str]) -> Iterator[P
         yield run
 
 
-def run_tracked_ablation(root: Path, name: str, profile: str, parallel: int) -> list[ArmResult]:
-    """Runs all arms, `parallel` of them side by side, each below a run of its own, all below the ablation's.
+def run_tracked_ablation(
+    root: Path, name: str, profile: str, parallel: int = 1, *, again: bool = False
+) -> list[TrialResult]:
+    """Runs every arm with every seed, `parallel` side by side, each below a run of its own, all below the ablation's.
 
     Raises:
-        UserError: as `omnihuman.pipeline.arms.run_ablation`, before there is any run.
+        UserError: as `omnihuman.pipeline.arms.prepare_ablation`, before there is any run.
     """
-    load_arms(name, profile, root / CONF)
-    clean_commit(root)
-    with ablation_run(name, profile, {}) as run:
-        results = run_ablation(root, name, profile, parallel, run_tracked_arm)
+    work = prepare_ablation(root, name, profile)
+    with ablation_run(name, profile, {"claims": work.ablation.claims_key}) as run:
+        results = run_ablation(work, parallel, again=again, run=run_tracked_trial)
         run.failed = any(result.exit_code for result in results)
         return results
 
 
-def run_tracked_arm(
-    root: Path,
-    commit: str,
-    arm: Arm,
-    profile: str,
+def run_tracked_trial(
+    work: Work,
+    trial: Trial,
+    env: Mapping[str, str],
     *,
     output: BinaryIO | None = None,
     on_step: Callable[[StepResult], None] = lambda _: None,
-) -> ArmResult:
-    """Runs an arm below a run of its own, which carries the ratios of its last stage and its final figures.
+) -> TrialResult:
+    """Runs a trial below a run of its own, which carries its seed, the ratios of its last stage and its final figures.
 
     Raises:
-        UserError: as `omnihuman.pipeline.arms.run_arm`.
+        UserError: as `omnihuman.pipeline.arms.run_trial`.
     """
-    last_stage = list(compose(profile, arm.overrides, root / CONF).stages.values())[-1]
-    overrides = dict(override.split("=", 1) for override in arm.overrides)
-    params = {"profile": profile, "override": overrides, "stage": asdict(last_stage)}
-    with _ended(start_parent(arm.name, params, {"arm": arm.name})) as run:
-        result = run_arm(root, commit, arm, profile, run.env(os.environ), output, on_step)
+    composed = compose(work.profile, trial.overrides, work.root / CONF)
+    params = {"profile": work.profile, "seed": trial.seed, "ratio": _ratios(list(composed.stages.values())[-1])}
+    named = dict(override.split("=", 1) for override in trial.arm.overrides)
+    params |= {"override": {key: value for key, value in named.items() if not key.startswith(("stages.", "groups."))}}
+    tags = {"arm": trial.arm.name, "ablation": work.ablation.name, "overrides": " ".join(trial.overrides)}
+    with _ended(start_parent(trial.label, params, tags)) as run:
+        result = run_trial(work, trial, run.env(env), output=output, on_step=on_step)
         for record in result.runs.values():
             note_restored(run.run_id, RunRecord(**record))
         run.figures = result.figures
         run.failed = bool(result.exit_code)
         return result
+
+
+def _ratios(stage: Stage) -> dict[str, float | None]:
+    """All shares that arms differ in, each once: MLflow's parallel coordinates begin with what differs."""
+    mix = {"audio_mix": stage.mix.audio_eligible, "pose_mix": stage.mix.pose_eligible}
+    return {**asdict(stage.activate), **mix, "text_only": stage.data.text_only_fraction}
 
 
 @contextmanager

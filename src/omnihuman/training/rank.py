@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace, ranks: Ranks, make_probe: MakeProbe | None) -
     try:
         params = load_params()
         stage = load_section(PARAMS, f"stages.{args.stage}")
-        run = StageRun(args.stage, stage, params.training, params.model, params.diffusion, params.seed)
+        run = StageRun(args.stage, stage, params.training, params.model, params.diffusion, params.training_seed)
         check_start(run, args.encoded, args.models, params.compute, ranks)
         args.work.mkdir(parents=True, exist_ok=True)
         report = MetricsFile(args.work / "metrics.jsonl").add if ranks.first else None

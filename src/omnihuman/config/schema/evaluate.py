@@ -73,6 +73,8 @@ class Extractors:
 class Evaluate:
     """How many held-out clips are generated and how intervals are drawn."""
 
+    model: str = ""
+    """Folder of the stage that is measured: set by composition, the last in line."""
     num_audio_clips: int = 48
     num_pose_clips: int = 32
     batch_size: int = 8

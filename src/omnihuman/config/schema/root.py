@@ -38,3 +38,8 @@ class Params:
     evaluate: Evaluate = field(default_factory=Evaluate)
     render: Render = field(default_factory=Render)
     gate: Gate = field(default_factory=Gate)
+
+    @property
+    def training_seed(self) -> int:
+        """The seed with which stages are trained."""
+        return self.seed if self.training.seed is None else self.training.seed

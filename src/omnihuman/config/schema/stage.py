@@ -106,6 +106,9 @@ class Stage:
 class Training:
     """What all stages share."""
 
+    seed: int | None = None
+    """Of the first weights and of every draw of training; none: the seed of the whole run. Runs that differ in it alone
+    share their data and are measured on the same items with the same noise."""
     global_batch_size: int = 8
     motion_frames_share: float = 0.5
     """Share of samples whose first two latents are given clean, as motion frames."""
