@@ -1,0 +1,170 @@
+"""Items brought to what a protocol says: a picture, a sound and a pose as files, for any system to start from."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy.io import wavfile
+
+from omnihuman.batch import Sound
+from omnihuman.config.schema.protocol import Clips, EvaluationProtocol
+from omnihuman.data.sidecar import read_keypoints
+from omnihuman.evaluation.items import Item, raise_all
+from omnihuman.evaluation.metrics.measure import SAMPLE_RATE
+from omnihuman.inference.pose_inputs import num_frames_of, read_pose
+from omnihuman.inference.request import InputOptions
+from omnihuman.media.picture import read_picture
+from omnihuman.media.probe import probe
+from omnihuman.media.sound import read_sound
+from omnihuman.media.video import read_frames
+from omnihuman.media.worker import Limits, run_guarded
+
+READING = Limits(deadline_seconds=600.0, memory_megabytes=8192)
+_MAX_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class PreparedItem:
+    """An item as every system gets it, and what its video must be like."""
+
+    item: str
+    person: str
+    num_frames: int = 0
+    """0: not known; the video decides."""
+    width: int = 0
+    height: int = 0
+    text: str = ""
+    picture: Path | None = None
+    """PNG of this width and height; None where only videos are known."""
+    sound: Path | None = None
+    """WAV as long as the video, within a frame."""
+    pose: Path | None = None
+    """NAME.keypoints.npz at the protocol's rate, from second 0 on."""
+    video: Path | None = None
+    """The real one, as it is."""
+    span: tuple[float, float] | None = None
+
+
+def prepare(items: Sequence[Item], protocol: EvaluationProtocol, folder: Path) -> list[PreparedItem]:
+    """Writes ITEM.png, ITEM.wav and ITEM.keypoints.npz into `folder`.
+
+    Raises:
+        UserError: files that cannot be read, each with its item.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Poses are read here and not in the workers, because a video of a skeleton is read in a worker of its own.
+    poses = [_pose(item, protocol) for item in items]
+    drivers = list(zip(items, poses, strict=True))
+    outcomes = list(run_guarded(partial(_prepare, protocol, folder), drivers, READING, "prepare items"))
+    failed = [(item, outcome) for item, outcome in zip(items, outcomes, strict=True) if outcome.value is None]
+    raise_all("items", [f"{item.item}: {outcome.error}" for item, outcome in failed])
+    return [outcome.value for outcome in outcomes if outcome.value is not None]
+
+
+def driving_pose(item: PreparedItem) -> np.ndarray | None:
+    """float32 [F, K, 3], the pose that drives; None without one."""
+    return None if item.pose is None else read_keypoints(item.pose).points
+
+
+def fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 [height, width, 3]: covers width and height, and what juts out is cut off."""
+    image = Image.fromarray(picture)
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
+
+
+def read_real(item: PreparedItem, fps: float) -> np.ndarray:
+    """uint8 [F, H, W, 3], at most `num_frames`; runs inside a guarded worker.
+
+    Raises:
+        ValueError: the real video cannot be decoded.
+    """
+    assert item.video is not None
+    start, end = _span(item.video, item.span, item.num_frames / fps)
+    frames = read_frames(item.video, fps=fps, start_seconds=start, end_seconds=end).pixels[: item.num_frames]
+    if frames.shape[1:3] == (item.height, item.width):
+        return frames
+    return np.stack([fit(frame, item.width, item.height) for frame in frames])
+
+
+def _span(video: Path, span: tuple[float, float] | None, seconds: float) -> tuple[float, float]:
+    """Start and end in a real video, at most `seconds` long."""
+    start, end = span or (0.0, math.inf)
+    return start, min(end, start + seconds, start + probe(video).duration_seconds)
+
+
+def _prepare(protocol: EvaluationProtocol, folder: Path, drivers: tuple[Item, np.ndarray | None]) -> PreparedItem:
+    """Writes one item; runs inside a guarded worker."""
+    (item, pose), clips = drivers, protocol.clips
+    seconds = clips.max_seconds or _MAX_SECONDS
+    span = _span(item.video, item.span, seconds) if item.video is not None else None
+    picture = _picture(item, clips, span)
+    height, width = picture.shape[:2]
+    Image.fromarray(picture).save(folder / f"{item.item}.png")
+    sound = _sound(item, span) if "audio" in protocol.driven_by else None
+    lengths = [seconds, math.inf if span is None else span[1] - span[0]]
+    lengths += [] if sound is None else [len(sound.samples) / SAMPLE_RATE]
+    num_frames = max(1, math.floor(min(lengths) * clips.fps + 1e-6))
+    ready = PreparedItem(
+        item=item.item,
+        person=item.person,
+        num_frames=num_frames if pose is None else min(num_frames, len(pose)),
+        width=width,
+        height=height,
+        text=item.text,
+        picture=folder / f"{item.item}.png",
+        video=item.video,
+        span=item.span,
+    )
+    if sound is not None:
+        ready = replace(ready, sound=folder / f"{item.item}.wav")
+        samples = sound.samples[: round(ready.num_frames / clips.fps * SAMPLE_RATE)]
+        wavfile.write(ready.sound, SAMPLE_RATE, np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16))
+    if pose is not None:
+        path = folder / f"{item.item}.keypoints.npz"
+        np.savez(path, points=pose[: ready.num_frames], seconds=np.arange(ready.num_frames) / clips.fps)
+        ready = replace(ready, pose=path)
+    return ready
+
+
+def _picture(item: Item, clips: Clips, span: tuple[float, float] | None) -> np.ndarray:
+    """The given picture, or the first one of the real video, at the size of the clips."""
+    width, height = clips.width, clips.height
+    if item.video is not None and not width:
+        facts = probe(item.video)
+        width, height = facts.width, facts.height
+    if item.picture is not None:
+        picture = read_picture(item.picture)
+    else:
+        assert item.video is not None and span is not None
+        picture = read_frames(item.video, fps=clips.fps, start_seconds=span[0], end_seconds=span[1]).pixels[0]
+    width, height = (width, height) if width else (picture.shape[1], picture.shape[0])
+    return fit(picture, width // 2 * 2, height // 2 * 2)
+
+
+def _sound(item: Item, span: tuple[float, float] | None) -> Sound:
+    """At 16 kHz: the given sound, or that of the real video."""
+    if item.sound is not None:
+        sound, path = read_sound(item.sound, SAMPLE_RATE), item.sound
+    else:
+        assert item.video is not None and span is not None
+        sound, path = read_sound(item.video, SAMPLE_RATE, *span), item.video
+    if sound is None or not len(sound.samples):
+        raise ValueError(f"{path.name} holds no sound")
+    return sound
+
+
+def _pose(item: Item, protocol: EvaluationProtocol) -> np.ndarray | None:
+    """float32 [F, K, 3] at the protocol's rate from the clip's first moment on; None where no pose drives."""
+    if "pose" not in protocol.driven_by or item.pose is None:
+        return None
+    fps, track = protocol.clips.fps, read_pose(item.pose, InputOptions())
+    begin = item.span[0] if item.span else 0.0
+    num_frames = num_frames_of(track, fps) - round(begin * fps)
+    raise_all("items", [] if num_frames > 0 else [f"{item.item}: the pose ends before {begin:g} s, where it begins"])
+    seconds = track.keypoints.seconds
+    moments = begin + np.arange(num_frames) / fps
+    return track.keypoints.points[np.searchsorted((seconds[1:] + seconds[:-1]) / 2, moments - 1e-9)]
