@@ -99,7 +99,7 @@ def test_too_few_videos_give_no_number_and_say_how_many_are_needed(sets: Path, t
 
 
 def test_two_systems_of_one_name_and_places_that_are_no_reports(sets: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="both reports of good under squares.*another --name"):
+    with pytest.raises(UserError, match=r"both reports of good under squares.*another --name"):
         compare([sets / "reports/good", sets / "reports/good/report.json"], tmp_path / "both")
     with pytest.raises(UserError, match="name one that `omnihuman evaluate` wrote"):
         compare([tmp_path], tmp_path / "both")

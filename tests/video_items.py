@@ -24,6 +24,7 @@ class Flicker:
 
     name: str = "flicker"
     min_videos: int = 2
+    calibrated: bool = False
 
     def keep(self, shown: Shown) -> np.ndarray | None:
         if len(shown.frames) < 2:
@@ -31,20 +32,31 @@ class Flicker:
         return np.array([1 - np.abs(np.diff(shown.frames.astype(np.float64), axis=0)).mean() / 255])
 
     def figure(self, generated: Sequence[Kept], real: Sequence[Kept], confidence: float, seed: int) -> Figure:
-        items = {kept.item: float(kept.values[0]) for kept in generated}
+        items = {kept.item: float(kept.values.mean()) for kept in generated}
         people = [kept.person for kept in generated]
         few = len(items) < self.min_videos
         values = np.array([] if few else list(items.values()))
         estimate = bootstrap_mean(values, [] if few else people, confidence, 200, seed)
         floor = float(np.mean([kept.values[0] for kept in real])) if real else None
         note = f"needs {self.min_videos} videos, there are {len(items)}" if few else ""
-        extractor = Extractor("difference of pictures", "none")
+        extractor = Extractor("difference of pictures", "none", calibrated=self.calibrated)
         return Figure(self.name, estimate, extractor, "higher", floor=floor, note=note, items=items)
 
 
+@dataclass(frozen=True)
+class Drift(Flicker):
+    """The same in each third of a video."""
+
+    name: str = "drift_flicker"
+
+    def keep(self, shown: Shown) -> np.ndarray | None:
+        changes = np.abs(np.diff(shown.frames.astype(np.float64), axis=0)).mean((1, 2, 3))
+        return np.array([1 - third.mean() / 255 for third in np.array_split(changes, 3)])
+
+
 def named(protocol: EvaluationProtocol = PROTOCOL, name: str = "squares") -> Named:
-    """The protocol with this one metric."""
-    return Named(name, protocol, (Flicker(),))
+    """The protocol with these metrics."""
+    return Named(name, protocol, (Flicker(), Drift()))
 
 
 def square(number: int, num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT, noise: float = 0.0):

@@ -21,10 +21,11 @@ from omnihuman.media.picture import read_picture
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
-from omnihuman.media.worker import Limits, run_guarded
+from omnihuman.media.worker import Limits, num_workers, run_guarded
 
-READING = Limits(deadline_seconds=600.0, memory_megabytes=8192)
 _MAX_SECONDS = 3600.0
+_FILES_PER_WORKER = 6
+"""A worker takes about as long to start as to read so many short videos."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def prepare(items: Sequence[Item], protocol: EvaluationProtocol, folder: Path) -
     # Poses are read here and not in the workers, because a video of a skeleton is read in a worker of its own.
     poses = [_pose(item, protocol) for item in items]
     drivers = list(zip(items, poses, strict=True))
-    outcomes = list(run_guarded(partial(_prepare, protocol, folder), drivers, READING, "prepare items"))
+    outcomes = list(run_guarded(partial(_prepare, protocol, folder), drivers, reading(len(items)), "prepare items"))
     failed = [(item, outcome) for item, outcome in zip(items, outcomes, strict=True) if outcome.value is None]
     raise_all("items", [f"{item.item}: {outcome.error}" for item, outcome in failed])
     return [outcome.value for outcome in outcomes if outcome.value is not None]
@@ -68,6 +69,12 @@ def prepare(items: Sequence[Item], protocol: EvaluationProtocol, folder: Path) -
 def driving_pose(item: PreparedItem) -> np.ndarray | None:
     """float32 [F, K, 3], the pose that drives; None without one."""
     return None if item.pose is None else read_keypoints(item.pose).points
+
+
+def reading(count: int) -> Limits:
+    """Of workers that read so many files."""
+    workers = max(1, min(num_workers(), count // _FILES_PER_WORKER))
+    return Limits(deadline_seconds=600.0, memory_megabytes=8192, workers=workers)
 
 
 def fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -62,11 +62,12 @@ def tables(reports: Sequence[SystemReport]) -> list[Table]:
     for protocol in dict.fromkeys(report.protocol for report in reports):
         own = [report for report in reports if report.protocol == protocol]
         beside = [table for table in published_tables()[1] if table.protocol == protocol]
-        made += [_table(own, table) for table in beside] or [_table(own, None)]
+        made += [table_of(own, table) for table in beside] or [table_of(own)]
     return made
 
 
-def _table(reports: Sequence[SystemReport], published: PublishedTable | None) -> Table:
+def table_of(reports: Sequence[SystemReport], published: PublishedTable | None = None) -> Table:
+    """Reports of one protocol, and a published table of it."""
     columns = _columns(reports, published)
     wanted = _common_hash(reports, published)
     rows = [_own_row(report, columns, wanted) for report in reports]

@@ -13,7 +13,7 @@ from omnihuman.data.sources import VIDEO_SUFFIXES
 from omnihuman.errors import UserError
 from omnihuman.evaluation.items import raise_all
 from omnihuman.evaluation.metrics.measure import SAMPLE_RATE, Shown
-from omnihuman.evaluation.prepared import READING, PreparedItem, driving_pose, read_real
+from omnihuman.evaluation.prepared import PreparedItem, driving_pose, read_real, reading
 from omnihuman.media.picture import read_picture
 from omnihuman.media.probe import VideoProbe, probe
 from omnihuman.media.sound import read_sound
@@ -47,11 +47,10 @@ class VideoSet:
         Raises:
             UserError: a video cannot be decoded.
         """
-        jobs = list(zip(self.items, self.paths, strict=True))
-        for group in _groups(jobs):
-            for (item, path), outcome in zip(
-                group, run_guarded(partial(_read, self.clips.fps), group, READING, ""), strict=True
-            ):
+        read = partial(_read, self.clips.fps)
+        for group in _groups(list(zip(self.items, self.paths, strict=True))):
+            outcomes = run_guarded(read, group, reading(len(group)), "")
+            for (item, path), outcome in zip(group, outcomes, strict=True):
                 if outcome.value is None:
                     raise UserError(f"video {path}, item {item.item}: cannot be read ({outcome.error})")
                 yield _pair(item, outcome.value, self.clips.fps)
@@ -74,7 +73,7 @@ def match_videos(folder: Path, items: Sequence[PreparedItem], clips: Clips) -> V
     problems = [f"{name}: no video of this name is in {folder}" for name in sorted(names - found.keys())]
     problems += [f"{found[stem].name}: no item has this name" for stem in sorted(found.keys() - names)]
     matched = [(item, found[item.item]) for item in items if item.item in found]
-    probes = list(run_guarded(probe, [path for _, path in matched], READING, "check videos"))
+    probes = list(run_guarded(probe, [path for _, path in matched], reading(len(matched)), "check videos"))
     known = []
     for (item, path), outcome in zip(matched, probes, strict=True):
         if outcome.value is None:
