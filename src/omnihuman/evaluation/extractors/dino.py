@@ -1,5 +1,7 @@
 """DINO ViT-B/16 (Caron et al., 2021), by which VBench knows a subject again."""
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,14 +31,10 @@ def dino_part(config: Extractors) -> Part[np.ndarray]:
     """
     from transformers import ViTModel
 
-    class Tower(ViTModel):
-        """Without the layer above the class token, which DINO does not have."""
-
-        def __init__(self, config: Any) -> None:
-            super().__init__(config, add_pooling_layer=False)
-
+    # DINO has no layer above its class token.
+    tower = SimpleNamespace(from_pretrained=partial(ViTModel.from_pretrained, add_pooling_layer=False))
     files = pinned_weights(config.dino_weights, DINO, config.dino_sha256)
-    network = load_frozen(Tower, files, "DINO's vision transformer")
+    network = load_frozen(tower, files, "DINO's vision transformer")
     told = f"every frame, bilinear to a short side of {SIDE} without smoothing, as VBench"
     extractor = Extractor("DINO ViT-B/16", told, config.dino_sha256, calibrated=True)
     return Part(lambda shown: embed_frames(network, shown), extractor)
