@@ -57,7 +57,7 @@ def _add_protocol(parser: argparse.ArgumentParser, *, required: bool) -> None:
         type=Path,
         required=required,
         help="folder of videos laid out as the protocol says, or a list (.jsonl, .csv) with item, person, picture,"
-        " sound, pose, video, text",
+        " sound, pose, video, picture_pose, text",
     )
     parser.add_argument("--metrics", help="instead of the protocol's, as name,name; this makes it another protocol")
 
@@ -140,6 +140,7 @@ def _step() -> int:
     from dataclasses import asdict
 
     from omnihuman.config.load import load_params
+    from omnihuman.evaluation.held_out_scores import METRICS, values
     from omnihuman.evaluation.run import evaluate
     from omnihuman.storage.files import file_sha256
     from omnihuman.storage.work import code_key, content_key
@@ -161,6 +162,7 @@ def _step() -> int:
         tracked.log_parameters({"profile": params.profile, "evaluated": model.name})
         evaluate(params.evaluate, params.sampling, params.seed, ENCODED, model, FIGURES, PICTURES)
         tracked.log_figures(json.loads(FIGURES.read_text(encoding="utf-8")))
+        tracked.log_figures(values(PICTURES / METRICS))
         tracked.log_file(FIGURES)
         tracked.log_folder(PICTURES)
     return 0

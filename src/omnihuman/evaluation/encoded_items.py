@@ -49,15 +49,17 @@ def _export(window: HeldOut, codec: VideoCodec, fps: float, folder: Path) -> Ite
     first = round(window.start / fps * SAMPLE_RATE)
     samples = clip.sound[first : first + round(len(frames) / fps * SAMPLE_RATE)]
     points = clip.keypoints[window.start : window.start + len(frames)]
-    picture_path, sound_path, pose_path, video_path = (
-        folder / f"{window.clip_id}{suffix}" for suffix in (".png", ".wav", ".keypoints.npz", ".mp4")
+    picture_path, sound_path, pose_path, video_path, of_picture = (
+        folder / f"{window.clip_id}{suffix}"
+        for suffix in (".png", ".wav", ".keypoints.npz", ".mp4", ".picture.keypoints.npz")
     )
     Image.fromarray(picture).save(picture_path)
     wavfile.write(sound_path, SAMPLE_RATE, samples)
     np.savez(pose_path, points=points, seconds=np.arange(len(frames)) / fps)
+    np.savez(of_picture, points=clip.keypoints[clip.reference_frames[window.reference]][None], seconds=np.zeros(1))
     sound = Sound(samples.astype(np.float32) / 32768, SAMPLE_RATE) if len(samples) else None
     write_video(video_path, frames, fps, sound, crf=_CRF)
-    return Item(window.clip_id, window.identity, picture_path, sound_path, pose_path, video_path)
+    return Item(window.clip_id, window.identity, picture_path, sound_path, pose_path, video_path, of_picture)
 
 
 def _decoded(codec: VideoCodec, latents: np.ndarray) -> np.ndarray:

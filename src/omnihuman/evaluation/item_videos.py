@@ -179,7 +179,10 @@ class _Maker:
         self._generator, self._frames = loaded, []
         seed = _seed(protocol.seed, item.item)
         output = folder / f"{item.item}.mp4"
-        self._request = RenderRequest(item.picture, output, item.sound, item.pose, text=item.text, seed=seed)
+        image_pose = item.picture_pose if item.pose else None  # acts with a driving pose only
+        self._request = RenderRequest(
+            item.picture, output, item.sound, item.pose, image_pose, text=item.text, seed=seed
+        )
         self._inputs: RenderInputs = read_inputs(self._request, loaded)
         self._kept = KeptSegments(folder / "segments" / item.item)
         self.job = VideoJob(self._inputs.video, seed, self._kept)

@@ -18,8 +18,8 @@ from omnihuman.data.takedowns import RECORD, TakenDown
 from omnihuman.errors import UserError
 from omnihuman.storage.files import path_sha256
 
-COLUMNS = ("item", "person", "picture", "sound", "pose", "video", "text")
-FILES = ("picture", "sound", "pose", "video")
+COLUMNS = ("item", "person", "picture", "sound", "pose", "video", "picture_pose", "text")
+FILES = ("picture", "sound", "pose", "video", "picture_pose")
 LISTS = (".jsonl", ".csv")
 _MAX_SHOWN = 20
 
@@ -36,6 +36,8 @@ class Item:
     pose: Path | None = None
     video: Path | None = None
     """The real one."""
+    picture_pose: Path | None = None
+    """A track whose first moment is the pose in the picture: where a face is, and what a driver starts from."""
     text: str = ""
     span: tuple[float, float] | None = None
     """Of the real video, in seconds."""

@@ -7,7 +7,7 @@ from PIL import Image
 
 from omnihuman.batch import Sound
 from omnihuman.evaluation.metrics.measure import SAMPLE_RATE, Shown
-from omnihuman.evaluation.video_sets import Pair
+from omnihuman.evaluation.scoring import Pair
 from omnihuman.media.picture import resize_picture
 from omnihuman.media.write import write_video
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from omnihuman.config.schema.protocol import EvaluationProtocol
 from omnihuman.errors import UserError
+from omnihuman.evaluation.drift import WINDOW_SECONDS
 from omnihuman.evaluation.encoded_items import export_held_out
 from omnihuman.evaluation.item_videos import Rendering, render_items, videos_key
 from omnihuman.evaluation.items import items_sha256, read_items
@@ -20,8 +21,8 @@ from omnihuman.evaluation.previews import with_previews
 from omnihuman.evaluation.protocols import protocol_hash
 from omnihuman.evaluation.report import PAGE, write_page
 from omnihuman.evaluation.results import ITEMS, SystemReport, write_items
-from omnihuman.evaluation.scoring import WINDOW_SECONDS, score
-from omnihuman.evaluation.video_sets import Pair, VideoSet, match_videos
+from omnihuman.evaluation.scoring import Pair, score
+from omnihuman.evaluation.video_sets import VideoSet, match_videos
 from omnihuman.model.checkpoint import WEIGHTS
 from omnihuman.storage.files import file_sha256, publish_folder
 from omnihuman.storage.work import content_key, held_work_folder
@@ -137,7 +138,7 @@ def _report(
             protocol=named.name,
             protocol_hash=protocol_hash(protocol, sha256, instruments),
             figures=scores.figures,
-            people={item.item: item.person for item in videos.items},
+            people=scores.people,
             curves=scores.curves,
             window_seconds=WINDOW_SECONDS,
         )

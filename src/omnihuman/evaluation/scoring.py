@@ -3,12 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from omnihuman.evaluation.metrics.checks import check_pair
 from omnihuman.evaluation.metrics.measure import Figure, Kept, Metric, Shown
-from omnihuman.evaluation.video_sets import Pair
 
-WINDOW_SECONDS = 3.0
 DRIFT = "drift_"
 """How the names of metrics begin that keep a value for each window of a video."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A video to be measured, and the real one of its item, of one length and size."""
+
+    generated: Shown
+    real: Shown | None
 
 
 @dataclass(frozen=True)
@@ -18,13 +25,23 @@ class Scores:
     figures: tuple[Figure, ...]
     curves: dict[str, dict[str, list[float]]]
     """By metric and item, the value in each window of a video, where a metric keeps several."""
+    people: dict[str, str]
+    """Who is shown, by item."""
 
 
 def score(metrics: Sequence[Metric], pairs: Iterable[Pair], confidence: float, seed: int) -> Scores:
-    """The figure of each metric; of every video only what its metrics keep stays in memory."""
+    """The figure of each metric; of every video only what its metrics keep stays in memory.
+
+    Raises:
+        UserError: a video is not of its real one's length, size and rate, or a metric refuses it.
+    """
     generated: dict[str, list[Kept]] = {metric.name: [] for metric in metrics}
     real: dict[str, list[Kept]] = {metric.name: [] for metric in metrics}
+    people = {}
     for pair in pairs:
+        if pair.real is not None:
+            check_pair(pair.generated, pair.real)
+        people[pair.generated.item] = pair.generated.person
         for metric in metrics:
             generated[metric.name] += _kept(metric, pair.generated)
             real[metric.name] += _kept(metric, pair.real)
@@ -34,7 +51,7 @@ def score(metrics: Sequence[Metric], pairs: Iterable[Pair], confidence: float, s
         for metric in metrics
         if metric.name.startswith(DRIFT)
     }
-    return Scores(tuple(figures), curves)
+    return Scores(tuple(figures), curves, people)
 
 
 def _kept(metric: Metric, shown: Shown | None) -> list[Kept]:

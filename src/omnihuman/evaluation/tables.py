@@ -11,6 +11,8 @@ from omnihuman.evaluation.results import SystemReport
 CONTEXT = "context: measured by others under another protocol, not comparable"
 OTHER = "not comparable: measured under another protocol or on other items"
 UNCALIBRATED = "uncalibrated"
+DOUBTFUL = "†"
+"""Behind a published value that was seen in one copy of the paper only."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def table_of(reports: Sequence[SystemReport], published: PublishedTable | None =
         label = "" if published.protocol_hash == wanted else CONTEXT
         rows += [_published_row(system, values, columns, label) for system, values in published.rows.items()]
     note = f"Protocol {reports[0].protocol}, {wanted[:12]}." + (f" Published: {published.note}." if published else "")
+    if any(cell.value.endswith(DOUBTFUL) for row in rows for cell in row.cells):
+        note += f" {DOUBTFUL}: seen in one copy of the paper only."
     title = published.title if published else f"Protocol {reports[0].protocol}"
     return Table(title, note, columns, _with_best(rows, columns))
 
@@ -86,7 +90,7 @@ def _common_hash(reports: Sequence[SystemReport], published: PublishedTable | No
 
 
 def _columns(reports: Sequence[SystemReport], published: PublishedTable | None) -> tuple[Column, ...]:
-    """Published ones first; a stand-in of the same name has a column of its own."""
+    """In the paper's order, those first that some report has; a stand-in of the same name has a column of its own."""
     found: dict[tuple[str, str], Column] = {}
     own = [figure for report in reports for figure in report.figures]
     directions = {figure.metric.removesuffix("_stand_in"): figure.better for figure in own}
@@ -95,7 +99,8 @@ def _columns(reports: Sequence[SystemReport], published: PublishedTable | None) 
     for figure in own:
         label = label_of(figure)
         found.setdefault((figure.metric, label), Column(figure.metric, figure.better, label))
-    return tuple(found.values())
+    measured = {(figure.metric, label_of(figure)) for figure in own}
+    return tuple(sorted(found.values(), key=lambda column: (column.metric, column.label) not in measured))
 
 
 def label_of(figure: Figure) -> str:
@@ -138,7 +143,7 @@ def _published_row(system: str, values: dict[str, PublishedValue], columns: Sequ
 def _published_cell(value: PublishedValue | None) -> Cell:
     if value is None or value.value is None:
         return Cell()
-    return Cell(value.value, f"{value.value:g}", note="seen in one copy of the paper only" if value.doubtful else "")
+    return Cell(value.value, f"{value.value:g}" + (DOUBTFUL if value.doubtful else ""))
 
 
 def _with_best(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[Row, ...]:

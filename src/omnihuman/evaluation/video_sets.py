@@ -13,7 +13,8 @@ from omnihuman.data.sources import VIDEO_SUFFIXES
 from omnihuman.errors import UserError
 from omnihuman.evaluation.items import raise_all
 from omnihuman.evaluation.metrics.measure import SAMPLE_RATE, Shown
-from omnihuman.evaluation.prepared import PreparedItem, driving_pose, read_real, reading
+from omnihuman.evaluation.prepared import PreparedItem, driving_pose, pose_in_picture, read_real, reading
+from omnihuman.evaluation.scoring import Pair
 from omnihuman.media.picture import read_picture
 from omnihuman.media.probe import VideoProbe, probe
 from omnihuman.media.sound import read_sound
@@ -23,14 +24,6 @@ from omnihuman.media.worker import run_guarded
 _FPS_TOLERANCE = 0.01
 _BYTES_AHEAD = 400_000_000
 """Of decoded pictures that may wait: reading in a worker is faster than most metrics."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A video to be measured, and the real one of its item, of one length and size."""
-
-    generated: Shown
-    real: Shown | None
 
 
 @dataclass(frozen=True)
@@ -180,5 +173,6 @@ def _pair(item: PreparedItem, decoded: _Decoded, fps: float) -> Pair:
         sound=sound,
         reference=decoded.reference,
         driving=None if driving is None else driving[:num_frames],
+        reference_points=pose_in_picture(item),
     )
     return Pair(generated, None if decoded.real is None else replace(generated, frames=decoded.real[:num_frames]))
