@@ -1,14 +1,16 @@
-"""Published extractors: their layouts and preprocessing, what they say on networks of random weights, what is refused."""
+"""Published extractors: layouts, preprocessing, what they say on networks of random weights, what is refused."""
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from tests.shown import drawn_people
+from benchmarks.damage import drawn_people
 from tests.test_pose_estimator import BOB, PERSON, write_detector, write_pose
 from tests.test_published_scorers import write_yunet
 from tests.tiny_onnx import node, write_model
@@ -281,3 +283,34 @@ def test_q_align_asks_for_its_licence_and_for_pyiqa(monkeypatch: pytest.MonkeyPa
         metric("ase", replace(config, allow_non_commercial=True))
     with pytest.raises(UserError, match="knows Q-Align as q-future/one-align alone"):
         metric("iqa", replace(config, allow_non_commercial=True, qalign_weights="somewhere"))
+
+
+def test_q_align_rates_frames_one_by_one_by_what_was_pinned_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyiqa and its 16 GB are not here: a package of the same call stands for it."""
+    from huggingface_hub import constants
+
+    class Package(ModuleType):
+        @staticmethod
+        def create_metric(name: str, device: str) -> Callable[..., float]:
+            assert name == "qalign" and device == "cpu" and constants.HF_HUB_OFFLINE
+            return lambda picture, task_: float(picture.max()) * {"quality": 4, "aesthetic": 2}[task_] * len(picture)
+
+    monkeypatch.setitem(sys.modules, "pyiqa", Package("pyiqa"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    config = Extractors(qalign_weights="q-future/one-align", allow_non_commercial=True)
+    with pytest.raises(UserError, match="not in the hub's cache"):
+        metric("iqa", config)
+    snapshot = tmp_path / "models--q-future--one-align/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text("abc")
+    files = {name: snapshot / name for name in ("config.json", "modeling.py")}
+    for path in files.values():
+        path.write_text("{}")
+    with pytest.raises(UserError, match="has the hash"):
+        metric("iqa", config)
+    iqa, ase = make_metrics(["iqa", "ase"], replace(config, qalign_sha256=files_sha256(files)))
+    video = shown(np.full((3, 8, 9, 3), 255, np.uint8))
+    assert (iqa.keep(video), ase.keep(video)) == (4.0, 2.0) and not constants.HF_HUB_OFFLINE

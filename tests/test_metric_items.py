@@ -1,10 +1,11 @@
 """Metrics with a value for each video: what is refused, how they are joined, keypoints, pixels, windows."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.shown import WRISTS, drawn_people
+from benchmarks.damage import WRISTS, drawn_people
 
 from omnihuman.batch import KEYPOINTS, WHOLE_BODY_KEYPOINTS
 from omnihuman.config.schema.evaluate import Extractors
@@ -73,6 +74,9 @@ def test_what_metrics_share_is_computed_once_a_video():
     for shown in (first, first, other, other, first):
         once(shown)
     assert len(calls) == 3
+    frames = Once(lambda shown: shown.frames)
+    seen = weakref.ref(frames(video()))
+    assert seen() is None, "what was computed goes with its video"
 
 
 def test_flicker_is_vbenchs():

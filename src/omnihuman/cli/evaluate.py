@@ -103,11 +103,13 @@ def _named(args: argparse.Namespace, params: "Params") -> "Named":
     from omnihuman.config.protocols import load_protocol
     from omnihuman.evaluation.metrics.registry import make_metrics
     from omnihuman.evaluation.protocol_run import Named
+    from omnihuman.inference.placement import Placement
 
     protocol = load_protocol(args.protocol)
     if args.metrics:
         protocol = replace(protocol, metrics=tuple(args.metrics.split(",")))
-    return Named(args.protocol, protocol, tuple(make_metrics(protocol.metrics, params.evaluate.extractors)))
+    device = Placement.from_environment().codec_device
+    return Named(args.protocol, protocol, tuple(make_metrics(protocol.metrics, params.evaluate.extractors, device)))
 
 
 def _items(args: argparse.Namespace) -> int:

@@ -33,15 +33,15 @@ def face_around(mouth: MouthRegion, height: int, width: int) -> Box:
     )
 
 
-def measure_window(frames: np.ndarray, reference: np.ndarray, face: Box) -> dict[str, float]:
-    """Each of `MEASURES` for a window.
+def measure_window(frames: np.ndarray, reference: np.ndarray, face: Box | None) -> dict[str, float]:
+    """Each of `MEASURES` for a window; no identity without a face.
 
     Args:
         frames: float32 [n, H, W, 3].
         reference: float32 [H, W, 3].
     """
-    return {
-        "identity": likeness(frames, reference, face),
+    identity = {} if face is None else {"identity": likeness(frames, reference, face)}
+    return identity | {
         "colour": float(255 * np.abs(frames.mean((0, 1, 2)) - reference.mean((0, 1))).mean()),
         "sharpness": _detail(frames) / max(_detail(reference[None]), 1e-9),
         "noise": float(np.mean([noise_levels(255 * frame) for frame in frames])),

@@ -40,9 +40,10 @@ def evaluate(
     Raises:
         UserError: the model, the encoded data, the device or a metric's weights are missing.
     """
-    instruments = make_metrics(config.metrics, config.extractors)
+    placement = Placement.from_environment()
+    instruments = make_metrics(config.metrics, config.extractors, placement.codec_device)
     network, description = load_model(model)
-    generator = Generator(network, description.encoders, sampling, placement=Placement.from_environment())
+    generator = Generator(network, description.encoders, sampling, placement=placement)
     fps = description.encoders.fps
 
     def generated(items: Sequence[HeldOut], label: str) -> list[GeneratedClip]:

@@ -23,7 +23,7 @@ SIDE, BATCH = 224, 16
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def dino_part(config: Extractors) -> Part[np.ndarray]:
+def dino_part(config: Extractors, device: str) -> Part[np.ndarray]:
     """Features [F, 768] of every frame.
 
     Raises:
@@ -34,7 +34,7 @@ def dino_part(config: Extractors) -> Part[np.ndarray]:
     # DINO has no layer above its class token.
     tower = SimpleNamespace(from_pretrained=partial(ViTModel.from_pretrained, add_pooling_layer=False))
     files = pinned_weights(config.dino_weights, DINO, config.dino_sha256)
-    network = load_frozen(tower, files, "DINO's vision transformer")
+    network = load_frozen(tower, files, "DINO's vision transformer").to(device)
     told = f"every frame, bilinear to a short side of {SIDE} without smoothing, as VBench"
     extractor = Extractor("DINO ViT-B/16", told, config.dino_sha256, calibrated=True)
     return Part(lambda shown: embed_frames(network, shown), extractor)
@@ -50,6 +50,6 @@ def embed_frames(network: Any, shown: Shown) -> np.ndarray:
     found = []
     for part in torch.from_numpy(np.ascontiguousarray(shown.frames)).split(BATCH):
         pictures = functional.interpolate(part.permute(0, 3, 1, 2).float() / 255, size, mode="bilinear")
-        tokens = network(pixel_values=(pictures - mean) / deviation, interpolate_pos_encoding=True)
-        found.append(tokens.last_hidden_state[:, 0])
+        normal = ((pictures - mean) / deviation).to(network.device)
+        found.append(network(pixel_values=normal, interpolate_pos_encoding=True).last_hidden_state[:, 0].cpu())
     return torch.cat(found).numpy()

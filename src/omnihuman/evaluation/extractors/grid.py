@@ -31,12 +31,14 @@ def _of_picture(frame: np.ndarray) -> np.ndarray:
     picture = frame.astype(np.float32) / 255
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     coarse = cv2.GaussianBlur(grey, (0, 0), 2)
-    maps = picture, 10 * _slopes(grey - coarse), 10 * _slopes(coarse)
+    maps = picture, _slopes(grey - coarse), _slopes(coarse)
     return np.concatenate([cv2.resize(each, (CELLS, CELLS), interpolation=cv2.INTER_AREA).ravel() for each in maps])
 
 
 def _slopes(grey: np.ndarray) -> np.ndarray:
-    return np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) / 8 + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
+    """Logarithms, so that half the detail counts as much where there is little; about as far apart as colours are."""
+    steep = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return np.log(steep / 8 + 0.002) / 2
 
 
 def _features_of_clips(shown: Shown) -> np.ndarray | None:

@@ -30,7 +30,7 @@ PREPROCESSING = {
 }
 
 
-def load_i3d(path: Path, sha256: str) -> Any:
+def load_i3d(path: Path, sha256: str, device: str = "cpu") -> Any:
     """The network of a file.
 
     Raises:
@@ -38,14 +38,14 @@ def load_i3d(path: Path, sha256: str) -> Any:
     """
     check_file(OPTION, path, sha256)
     try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
+        return torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
         first = (str(error).splitlines() or ["unreadable"])[0]
         raise UserError(f"{OPTION}={path} is no TorchScript file such as i3d_torchscript.pt: {first}") from error
 
 
 @torch.inference_mode()
-def embed_clips(network: Any, clips: Sequence[np.ndarray], resizing: str) -> np.ndarray:
+def embed_clips(network: Any, clips: Sequence[np.ndarray], resizing: str, device: str = "cpu") -> np.ndarray:
     """float32 [N, 400] of clips uint8 [F, H, W, 3], one at a time, because eight take gigabytes.
 
     Raises:
@@ -53,11 +53,11 @@ def embed_clips(network: Any, clips: Sequence[np.ndarray], resizing: str) -> np.
     """
     found = []
     for clip in clips:
-        video = prepared(clip, resizing)[None]
+        video = prepared(clip, resizing)[None].to(device)
         logits = network(video, rescale=False, resize=False, return_features=True)
         if logits.shape != (1, LOGITS):
             raise UserError(f"{OPTION}: it gives {list(logits.shape)}, I3D's logits are [1, {LOGITS}]")
-        found.append(logits[0].float().numpy())
+        found.append(logits[0].float().cpu().numpy())
     return np.stack(found)
 
 
@@ -75,7 +75,7 @@ def prepared(clip: np.ndarray, resizing: str) -> Tensor:
     return (2 * frames[:, :, top : top + SIDE, left : left + SIDE] - 1).transpose(0, 1)
 
 
-def i3d_part(config: Extractors) -> Part[np.ndarray | None]:
+def i3d_part(config: Extractors, device: str) -> Part[np.ndarray | None]:
     """Logits of a video's clips, [n, 400]; None of one that is shorter than a clip.
 
     Raises:
@@ -85,11 +85,11 @@ def i3d_part(config: Extractors) -> Part[np.ndarray | None]:
     if resizing not in PREPROCESSING:
         known = ", ".join(PREPROCESSING)
         raise UserError(f"evaluate.extractors.i3d_resizing: unknown '{resizing}', expected one of {known}")
-    network = load_i3d(Path(config.i3d_weights), config.i3d_sha256)
+    network = load_i3d(Path(config.i3d_weights), config.i3d_sha256, device)
     chosen = f"up to {CLIPS} clips of {FRAMES} frames on end of each video; {PREPROCESSING[resizing]}"
 
     def embed(shown: Shown) -> np.ndarray | None:
         clips = clips_of(shown.frames)
-        return embed_clips(network, clips, resizing) if clips else None
+        return embed_clips(network, clips, resizing, device) if clips else None
 
     return Part(embed, Extractor("I3D Kinetics-400 torchscript", chosen, config.i3d_sha256, calibrated=True))

@@ -83,7 +83,8 @@ def load_inception(path: Path, sha256: str) -> Inception:
 def embed_pictures(network: Inception, frames: np.ndarray) -> np.ndarray:
     """float32 [F, 2048] of uint8 [F, H, W, 3] in RGB."""
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    return torch.cat([network(part) for part in pictures.split(BATCH)]).numpy()
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device)).cpu() for part in pictures.split(BATCH)]).numpy()
 
 
 def resize_like_tensorflow1(pictures: Tensor, side: int) -> Tensor:
@@ -190,9 +191,9 @@ def _wide() -> list[Branch]:
     ]
 
 
-def inception_part(config: Extractors) -> Part[np.ndarray]:
+def inception_part(config: Extractors, device: str) -> Part[np.ndarray]:
     """Features of evenly spaced frames; errors as for `load_inception`."""
-    network = load_inception(Path(config.inception_weights), config.inception_sha256)
+    network = load_inception(Path(config.inception_weights), config.inception_sha256).to(device)
     chosen = f"{FRAMES} evenly spaced frames of each video; {PREPROCESSING}"
     extractor = Extractor("Inception 2015-12-05", chosen, config.inception_sha256, calibrated=True)
     return Part(lambda shown: embed_pictures(network, evenly(shown.frames)), extractor)

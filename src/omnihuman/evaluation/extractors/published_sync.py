@@ -16,13 +16,13 @@ from omnihuman.evaluation.metrics.measure import Extractor, Shown
 OPTION = "evaluate.extractors.syncnet_weights"
 
 
-def sync_part(config: Extractors) -> Part[tuple[float, float] | None]:
+def sync_part(config: Extractors, device: str) -> Part[tuple[float, float] | None]:
     """Confidence and distance; None where the pipeline's own conditions are not met.
 
     Raises:
         UserError: the weights are missing or not the pinned ones.
     """
-    network = load_syncnet(Path(config.syncnet_weights), config.syncnet_sha256, OPTION)
+    network = load_syncnet(Path(config.syncnet_weights), config.syncnet_sha256, OPTION).to(device)
 
     def measure(shown: Shown) -> tuple[float, float] | None:
         content = content_of(shown)

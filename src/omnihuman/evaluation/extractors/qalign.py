@@ -5,7 +5,6 @@ time, pads it to a square, and gives 1 to 5. Code and weights are therefore thos
 pinned, and nothing is downloaded here.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ HUB_ID = "q-future/one-align"
 LICENCE = "S-Lab non-commercial for Q-Align, PolyForm-Noncommercial for pyiqa"
 
 
-def qalign_part(config: Extractors, task: str) -> Part[float]:
+def qalign_part(config: Extractors, task: str, device: str) -> Part[float]:
     """Mean of evenly spaced frames; `task` is quality or aesthetic.
 
     Raises:
@@ -32,25 +31,25 @@ def qalign_part(config: Extractors, task: str) -> Part[float]:
     require_licence(config.allow_non_commercial, OPTION, LICENCE)
     if config.qalign_weights != HUB_ID:
         raise UserError(f"{OPTION} is {config.qalign_weights!r}: pyiqa knows Q-Align as {HUB_ID} alone, set it to that")
-    network = _network(config.qalign_sha256)
+    network = _network(config.qalign_sha256, device)
     told = f"{FRAMES} evenly spaced frames, one by one, padded to a square; {task}"
 
     def rate(shown: Shown) -> float:
-        return float(np.mean([_rating(network, frame, task) for frame in evenly(shown.frames)]))
+        return float(np.mean([_rating(network, frame, task, device) for frame in evenly(shown.frames)]))
 
     return Part(rate, Extractor("Q-Align (pyiqa)", told, config.qalign_sha256, calibrated=True))
 
 
-def _rating(network: Any, frame: np.ndarray, task: str) -> float:
+def _rating(network: Any, frame: np.ndarray, task: str, device: str) -> float:
     import torch
 
     picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        return float(network(picture, task_=task))
+        return float(network(picture.to(device), task_=task))
 
 
 @cache
-def _network(sha256: str) -> Any:
+def _network(sha256: str, device: str) -> Any:
     try:
         import pyiqa  # pyright: ignore[reportMissingImports] (nobody has to install it)
     except ImportError as error:
@@ -61,14 +60,13 @@ def _network(sha256: str) -> Any:
     folder = _cached()
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     check_pinned(OPTION, folder, files, sha256)
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True  # the variable was read at import
     try:
-        return pyiqa.create_metric("qalign")
+        return pyiqa.create_metric("qalign", device=device)
     finally:
-        os.environ.pop("HF_HUB_OFFLINE")
-        if before is not None:
-            os.environ["HF_HUB_OFFLINE"] = before
+        constants.HF_HUB_OFFLINE = before
 
 
 def _cached() -> Path:

@@ -12,7 +12,7 @@ from omnihuman.evaluation.metrics.keypoints import Found, shoulder_width
 from omnihuman.evaluation.metrics.measure import Extractor, Shown
 
 OPTION = "evaluate.extractors.pose_weights"
-HANDS = [*range(len(WHOLE_BODY_KEYPOINTS) - 42, len(WHOLE_BODY_KEYPOINTS))]
+HANDS = list(range(len(WHOLE_BODY_KEYPOINTS) - 42, len(WHOLE_BODY_KEYPOINTS)))
 """The last of COCO-WholeBody: 21 of the left hand, then those of the right."""
 
 
@@ -21,14 +21,14 @@ def split(points: np.ndarray, height: int, width: int) -> Found:
     return Found(points, points[:, HANDS], shoulder_width(points, height, width))
 
 
-def whole_body_part(config: Extractors) -> Part[Found | None]:
+def whole_body_part(config: Extractors, device: str) -> Part[Found | None]:
     """Keypoints of every frame.
 
     Raises:
         UserError: rtmlib or the weights are missing, or they are not the pinned ones.
     """
     detector, pose = pinned_files(OPTION, Path(config.pose_weights), config.pose_sha256).values()
-    estimator = WholeBodyEstimator(detector, pose)
+    estimator = WholeBodyEstimator(detector, pose, device)
 
     def find(shown: Shown) -> Found:
         height, width = shown.frames.shape[1:3]

@@ -19,5 +19,9 @@ class Once(Generic[T]):
     def __call__(self, shown: Shown) -> T:
         if self._last is None or self._last[0]() is not shown:
             self._last = None  # before the next one is computed: two videos' worth may be large
-            self._last = weakref.ref(shown), self._function(shown)
+            self._last = weakref.ref(shown, self._forget), self._function(shown)
         return self._last[1]
+
+    def _forget(self, gone: "weakref.ref[Shown]") -> None:
+        if self._last is not None and self._last[0] is gone:
+            self._last = None

@@ -51,15 +51,14 @@ def _likeness(shown: Shown) -> float | None:
 
 def _of_windows(windows: Windows, measure: str, shown: Shown) -> np.ndarray | None:
     found = windows(shown)
-    return None if found is None else np.array([window[measure] for window in found])
+    return None if found is None or measure not in found[0] else np.array([window[measure] for window in found])
 
 
 def _windows(shown: Shown) -> list[dict[str, float]] | None:
     size = round(drift.WINDOW_SECONDS * shown.fps)
-    face = None if shown.reference is None or len(shown.frames) < FEWEST_WINDOWS * size else face_of(shown)
-    if face is None or shown.reference is None:
+    if shown.reference is None or len(shown.frames) < FEWEST_WINDOWS * size:
         return None
-    reference = _unit(shown.reference)
+    reference, face = _unit(shown.reference), face_of(shown)
     starts = range(0, len(shown.frames) - size + 1, size)
     return [drift.measure_window(_unit(shown.frames[start : start + size]), reference, face) for start in starts]
 

@@ -22,8 +22,8 @@ class Parts:
     Errors as for the extractors: weights are missing, not the pinned ones or not allowed.
     """
 
-    def __init__(self, config: Extractors) -> None:
-        self.config = config
+    def __init__(self, config: Extractors, device: str = "cpu") -> None:
+        self.config, self.device = config, device
         self._once: dict[Callable[[Shown], Any], Once] = {}
 
     def once(self, function: Callable[[Shown], T]) -> Callable[[Shown], T]:
@@ -34,10 +34,10 @@ class Parts:
     def pictures(self) -> Part[np.ndarray]:
         """Features of single frames, [n, d]."""
         if not self.config.inception_weights:
-            return grid.PICTURES
+            return self._shared(grid.PICTURES)
         from omnihuman.evaluation.extractors.inception import inception_part
 
-        return self._shared(inception_part(self.config))
+        return self._shared(inception_part(self.config, self.device))
 
     @cached_property
     def clips(self) -> Part[np.ndarray | None]:
@@ -46,7 +46,7 @@ class Parts:
             return self._shared(grid.CLIPS)
         from omnihuman.evaluation.extractors.i3d import i3d_part
 
-        return self._shared(i3d_part(self.config))
+        return self._shared(i3d_part(self.config, self.device))
 
     @cached_property
     def subjects(self) -> Part[np.ndarray]:
@@ -55,7 +55,7 @@ class Parts:
             return grid.EVERY_PICTURE
         from omnihuman.evaluation.extractors.dino import dino_part
 
-        return dino_part(self.config)
+        return dino_part(self.config, self.device)
 
     @cached_property
     def keypoints(self) -> Part[Found | None]:
@@ -64,7 +64,7 @@ class Parts:
             return self._shared(drawn_hands.DRAWN_HANDS)
         from omnihuman.evaluation.extractors.whole_body import whole_body_part
 
-        return self._shared(whole_body_part(self.config))
+        return self._shared(whole_body_part(self.config, self.device))
 
     @cached_property
     def sync(self) -> Part[tuple[float, float] | None] | None:
@@ -73,7 +73,7 @@ class Parts:
             return None
         from omnihuman.evaluation.extractors.published_sync import sync_part
 
-        return self._shared(sync_part(self.config))
+        return self._shared(sync_part(self.config, self.device))
 
     @cached_property
     def faces(self) -> Part[float | None] | None:
@@ -90,7 +90,7 @@ class Parts:
             return None
         from omnihuman.evaluation.extractors.qalign import qalign_part
 
-        return qalign_part(self.config, task)
+        return qalign_part(self.config, task, self.device)
 
     def _shared(self, part: Part[T]) -> Part[T]:
         return Part(Once(part.of), part.extractor, part.suffix)

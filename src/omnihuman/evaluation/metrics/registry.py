@@ -52,8 +52,11 @@ METRICS: dict[str, Callable[[Parts], Metric]] = {
 }
 
 
-def make_metrics(names: Iterable[str], config: Extractors) -> list[Metric]:
+def make_metrics(names: Iterable[str], config: Extractors, device: str = "cpu") -> list[Metric]:
     """The metrics of these names, which share what they compute of a video.
+
+    Args:
+        device: of published networks, `cpu` or `cuda`; stand-ins and ArcFace run on the processor.
 
     Raises:
         UserError: a name is unknown or stands there twice, or weights are missing, not the pinned ones or not allowed.
@@ -64,5 +67,5 @@ def make_metrics(names: Iterable[str], config: Extractors) -> list[Metric]:
             raise UserError(f"there is no metric '{name}': choose some of {', '.join(METRICS)}")
         if names.count(name) > 1:
             raise UserError(f"the metric '{name}' is named twice: once is enough")
-    parts = Parts(config)
+    parts = Parts(config, device)
     return [METRICS[name](parts) for name in names]

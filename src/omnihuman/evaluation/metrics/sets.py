@@ -17,7 +17,7 @@ from omnihuman.evaluation.statistics import Estimate
 Weighted = Callable[[np.ndarray, np.ndarray], float]
 """A distance of two sets as a function of how often each of their rows counts."""
 MOST_RESAMPLES, FEWEST_RESAMPLES = 200, 20
-OPERATIONS = 2e10
+OPERATIONS = 2e11
 """That all resamples together may take: a singular value decomposition grows with the third power of its side."""
 NUM_SPLITS = 4
 """Of the real set into halves, for the floor."""
@@ -74,9 +74,10 @@ class SetMetric:
         spread = np.std(_resamples(weighted, _people(generated), _people(real), rows.shape[1], random), ddof=1)
         reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(spread)
         people = len({kept.person for kept in generated})
+        low = value - reach if self.distance != "frechet" else max(0.0, value - reach)
         return Figure(
             self.name,
-            Estimate(value, value - reach, value + reach, len(generated), people),
+            Estimate(value, low, value + reach, len(generated), people),
             self.extractor,
             self.better,
             self.unit,
