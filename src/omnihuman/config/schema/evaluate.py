@@ -81,6 +81,11 @@ class Evaluate:
     num_resamples: int = 2000
     """Bootstrap resamples and shuffles of the sound."""
     confidence: float = 0.95
+    metrics: tuple[str, ...] = ("mouth_and_loudness", "identity", "motion", "flicker", "noise", "hkc", "hkv", "akd")
+    """Measured of the same videos besides, each as far as it applies; none for none."""
+    long_videos: int = 0
+    """Held-out people who speak the joined sounds of others, for metrics that look at how a video drifts."""
+    long_seconds: float = 30.0
     extractors: Extractors = field(default_factory=Extractors)
 
 
