@@ -1,9 +1,9 @@
 """Hands of the project's drawn people by their colour: a stand-in for a detector of keypoints, without weights.
 
 Skin has the colour of the face in the reference picture. Of what has it, outside the face and neck, the largest spot of
-a plausible size on either side is a hand; of a bare arm the end with more pixels, because fingers spread. Confidence is the
-share of the spot that is skin without doubt, so that hands which smear or melt into the background lose it. Real people
-show skin and skin-coloured things in too many places for this.
+a plausible size on either side is a hand; of a bare arm the end with more pixels, because fingers spread. Confidence is
+the share of the spot that is skin without doubt, so that hands which smear or melt into the background lose it. Real
+people show skin and skin-coloured things in too many places for this.
 """
 
 import cv2
