@@ -1,9 +1,9 @@
 """Hands of the project's drawn people by their colour: a stand-in for a detector of keypoints, without weights.
 
 Skin has the colour of the face in the reference picture. Of what has it, outside the face and neck, the largest spot of
-a plausible size on either side is a hand; of a bare arm the end that is farthest from the shoulder. Confidence is the
-share of the spot that is skin without doubt, so that hands which smear or melt into the background lose it. Real people
-show skin and skin-coloured things in too many places for this.
+a plausible size on either side is a hand; of a bare arm the end with more pixels, because fingers spread. Confidence is
+the share of the spot that is skin without doubt, so that hands which smear or melt into the background lose it. Real
+people show skin and skin-coloured things in too many places for this.
 """
 
 import cv2
@@ -21,7 +21,7 @@ FAR, NEAR = 0.05, 0.022
 """Distances in the plane of red and green shares up to which a pixel may be skin, and is skin without doubt."""
 BRIGHTNESS = (0.62, 1.35)
 """Of the face's: light falls from one side."""
-FACE_AND_NECK = (-1.7, -2.6, 1.7, 2.6)
+FACE_AND_NECK = (-1.7, -2.6, 1.7, 2.9)
 """Left, top, right and bottom around the point between the eyes, in eye distances."""
 SMALLEST, LARGEST = 0.06, 2.5
 """Areas of a hand, and of a hand with a bare arm, in squared eye distances."""
@@ -85,17 +85,17 @@ def _in_frame(frame: np.ndarray, skin: np.ndarray, middle: np.ndarray, apart: fl
         side = 0 if columns.mean() > middle[0] else 1
         if min(area, HAND) * sure > best[side]:
             best[side] = min(area, HAND) * sure
-            place = _end_of_arm(np.stack([columns, rows], axis=1), middle, apart, 1 - 2 * side)
+            place = _hand_of_arm(np.stack([columns, rows], axis=1), apart)
             hands[side] = (*place, sure * min(1.0, area / HAND))
     return hands
 
 
-def _end_of_arm(pixels: np.ndarray, middle: np.ndarray, apart: float, side: int) -> np.ndarray:
-    """Mean of the pixels [n, 2] within a hand's length of the one that is farthest from the shoulder."""
-    shoulder = middle + apart * np.array([1.5 * side, 2.7])
-    root = pixels[np.linalg.norm(pixels - shoulder, axis=1).argmin()]
-    tip = pixels[np.linalg.norm(pixels - root, axis=1).argmax()]
-    return pixels[np.linalg.norm(pixels - tip, axis=1) <= HAND_LENGTH * apart].mean(axis=0)
+def _hand_of_arm(pixels: np.ndarray, apart: float) -> np.ndarray:
+    """Middle of the end of a spot [n, 2] that has more pixels within a hand's length: fingers spread."""
+    one = pixels[np.linalg.norm(pixels - pixels.mean(axis=0), axis=1).argmax()]
+    other = pixels[np.linalg.norm(pixels - one, axis=1).argmax()]
+    ends = [pixels[np.linalg.norm(pixels - end, axis=1) <= HAND_LENGTH * apart] for end in (one, other)]
+    return max(ends, key=len).mean(axis=0)
 
 
 DRAWN_HANDS = Part(
