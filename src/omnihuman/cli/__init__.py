@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from omnihuman.cli import ablate, batch, chain, checkpoint, config, data, model, registry, services, train
+from omnihuman.cli import ablate, batch, chain, checkpoint, config, data, model, registry, services, study, train
 from omnihuman.cli.parsing import adder, group
 from omnihuman.errors import UserError
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     checkpoint.add_verbs(group(verbs, "checkpoint", "import, export, compare a base; consolidate, reshard a stage"))
     chain.add_verbs(adder(verbs))
     ablate.add_verbs(group(verbs, "ablate", "compare settings: arms that train only where they differ"))
+    study.add_verbs(group(verbs, "study", "blind studies: people choose among videos whose makers they do not know"))
     registry.add_verbs(group(verbs, "registry", "versions of the model: register, promote, roll back, list"))
     registry.add_lineage(adder(verbs))
     batch.add_verbs(group(verbs, "batch", "render many jobs with one pinned version of the model"))
