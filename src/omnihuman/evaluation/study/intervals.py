@@ -121,7 +121,8 @@ class _Figures:
 
 
 def _interval(value: float, ends: np.ndarray) -> Interval:
-    return Interval(_number(value), _number(ends[0]), _number(ends[1]))
+    """Half votes can put the end of a share just inside one of 0% or 100%: then the interval ends there."""
+    return Interval(_number(value), _number(np.minimum(ends[0], value)), _number(np.maximum(ends[1], value)))
 
 
 def _number(value: float) -> float | None:

@@ -100,5 +100,6 @@ def _page(published: Mapping[str, Any]) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
+        keep_trailing_newline=True,
     )
     return environment.get_template("page.html.jinja").render(published=published)

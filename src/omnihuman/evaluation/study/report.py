@@ -19,7 +19,8 @@ _FEW_RATERS = 10
 def write_result(result: StudyResult, folder: Path) -> None:
     """Writes result.json and result.html."""
     with publish(folder / RESULT) as temporary:
-        temporary.write_text(json.dumps(result.told(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        told = json.dumps(result.told(), indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(told + "\n", encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(percent=percent, number=number, p=p_value, share=plain_share, counts=counts)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
