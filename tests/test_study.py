@@ -216,6 +216,14 @@ def test_the_file_is_read_strictly_and_its_paths_count_from_it(tmp_path: Path) -
         read_description(path)
 
 
+def test_the_example_of_the_how_to_is_a_study(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs/howto/study.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert example
+    (tmp_path / "study.yaml").write_text(example[1])
+    assert len(read_description(tmp_path / "study.yaml").systems) == 3
+
+
 def test_every_language_has_every_text() -> None:
     assert all(texts.keys() == TEXTS["en"].keys() and set(QUESTIONS) <= texts.keys() for texts in TEXTS.values())
 

@@ -54,15 +54,17 @@ def table(result: StudyResult) -> list[str]:
 def notes(result: StudyResult) -> Iterator[str]:
     """The rule, and what a reader must know before the figures."""
     left_out = [rater for rater in result.raters if rater.left_out]
-    rules = result.rules
+    rule = f"picked the damaged video in more than {result.rules.most_anchors_failed:.0%} of the anchor answers"
+    if result.rules.least_repeats_agreed:
+        rule += f", or answered fewer than {result.rules.least_repeats_agreed:.0%} of the repeated questions alike"
     yield (
-        f"Rule: left out is who picked the damaged video in more than {rules.most_anchors_failed:.0%} of the anchor"
-        f" answers, or answered fewer than {rules.least_repeats_agreed:.0%} of the repeated questions alike:"
-        f" {len(left_out)} of {len(result.raters)} raters. “With them” counts everybody."
+        f"Left out is who {rule}: {len(left_out)} of {len(result.raters)} raters; figures of everybody stand beside the"
+        " others."
     )
     yield (
         "Shares are of votes; who could not say gave none. Anchors and second answers are no votes. Intervals are"
-        f" two-way bootstraps over raters and items ({result.confidence:.0%})."
+        f" two-way bootstraps over raters and items ({result.confidence:.0%}); p-values are corrected by Holm for all"
+        " pairs of all questions."
     )
     if len(result.raters) - len(left_out) < _FEW_RATERS:
         yield f"With fewer than {_FEW_RATERS} raters the intervals say little about other people."
@@ -129,7 +131,7 @@ def _rater_rows(raters: Sequence[Rater]) -> list[tuple[str, ...]]:
 
 
 def _system_rows(kept: Sequence[SystemResult], everybody: Sequence[SystemResult]) -> list[tuple[str, ...]]:
-    title = ("system", "chosen", "share", "strength", "share with them")
+    title = ("system", "chosen", "share", "strength", "share, everybody")
     return [
         title,
         *(
