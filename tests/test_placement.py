@@ -1,6 +1,7 @@
 """Where a segment is computed, in which precision and in how much memory: it stays the same segment."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tests.tiny import ENCODERS, random_conditions, random_model
 from tests.tiny_checkpoints import save_vae
 from torch import Tensor
 
+from omnihuman.conditions import pose
+from omnihuman.conditions.pose import draw_pose
 from omnihuman.config.schema.evaluate import Sampling
 from omnihuman.encoders.wan_vae import WanVae
 from omnihuman.errors import UserError
@@ -50,6 +53,30 @@ def test_offload_changes_nothing(plain: Tensor) -> None:
     assert plain.dtype == torch.float32 and plain.device == CPU
     torch.testing.assert_close(made_with(Placement(CPU, offload=True)), plain, rtol=0, atol=0)
     torch.testing.assert_close(made_with(guidance_batched=False), plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"guidance_annealing": "constant"}, 2),  # the driving pose and the reference's
+        ({"guidance_batched": False}, 2),
+        ({"solver": "heun"}, 4),  # the last step has no guidance, and so a smaller batch
+    ],
+)
+def test_poses_are_drawn_once_a_segment_which_changes_no_bit(
+    asked: dict[str, object], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Tensor] = []
+
+    def counted(keypoints: Tensor, height: int, width: int) -> Tensor:
+        drawn.append(keypoints)
+        return draw_pose(keypoints, height, width)
+
+    monkeypatch.setattr(pose, "draw_pose", counted)
+    once, num_once = made_with(**asked), len(drawn)
+    monkeypatch.setattr(pose.PoseCondition, "remembering", nullcontext)
+    assert torch.equal(made_with(**asked), once)
+    assert num_once == expected < len(drawn) - num_once
 
 
 def test_bfloat16_is_close_and_leaves_the_weights_alone(plain: Tensor) -> None:

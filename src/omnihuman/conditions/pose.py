@@ -1,5 +1,7 @@
 """Pose: maps of body, feet, face and hands, encoded with adjacent frames, stacked on the noisy channels (sec. 3.2)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -111,15 +113,39 @@ class PoseCondition(nn.Module):
         # Of a map only a few cells differ from zero: with the usual weights the three layers would hush it.
         for layer, times in ((self.conv_1, 2.0), (self.conv_2, 4.0), (self.join, 2.0)):
             layer.weight.data.mul_(times)
+        self._known: list[tuple[Tensor, Tensor, Tensor]] | None = None  # keypoints, pose_on and what was made of them
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within it a pose that came before is not encoded again: that of a segment is the same at all of its steps.
+
+        The weights must stay as they are meanwhile.
+        """
+        self._known = []
+        try:
+            yield
+        finally:
+            self._known = None
 
     def forward(self, keypoints: Tensor, pose_on: Tensor, height: int, width: int) -> Tensor:
         """Keypoints [B, F, K, 3] to [B, P, T, height, width]; zeros where pose is off.
 
         F = 4 (T - 1) + 1, or 4 T in mid-stream, where the first latent covers four frames like the others.
 
-
         In training it computes also where no pose is on, with nothing: see `OmniHumanTransformer.forward_packed`.
         """
+        known = self._known
+        if known is None:
+            return self._encode_on(keypoints, pose_on, height, width)
+        for before, was_on, pose in known:
+            same_size = pose.shape[-2:] == (height, width)
+            if same_size and torch.equal(before, keypoints) and torch.equal(was_on, pose_on):
+                return pose
+        pose = self._encode_on(keypoints, pose_on, height, width)
+        known.append((keypoints, pose_on, pose))
+        return pose
+
+    def _encode_on(self, keypoints: Tensor, pose_on: Tensor, height: int, width: int) -> Tensor:
         shape = (len(keypoints), num_latent_frames(keypoints.shape[1]), self.join.out_channels, height, width)
         if not self.training and not pose_on.any():
             return self.join.weight.new_zeros(shape).transpose(1, 2)

@@ -83,7 +83,8 @@ class Generator:
         with self.placement.denoising(self.model, self.sampling.precision) as network:
             device = next(network.parameters()).device
             placed = Conditions(**{name: value.to(device) for name, value in vars(conditions).items()})
-            latents = self._denoised(network, torch.from_numpy(np.stack(drawn)).to(device), placed)
+            with network.pose_condition.remembering():
+                latents = self._denoised(network, torch.from_numpy(np.stack(drawn)).to(device), placed)
         latents = latents.float().cpu()
         return put_back(latents, conditions.motion.to(latents), motion_mask(conditions.motion_on.cpu(), num_latents))
 
