@@ -62,7 +62,7 @@ def test_nothing_that_is_published_names_a_system_or_an_item(made: tuple[Path, K
     assert sorted(path.stem for path in (folder / "media").glob("*.mp4")) == sorted(key.videos)
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert "http" not in page and "//" not in re.sub(r"(^|\s)//.*", "", page)  # no address; comments of scripts
-    assert '<html lang="de">' in page
+    assert '<html lang="de">' in page and '"always": true' not in page
 
 
 def test_all_videos_of_an_item_are_alike_but_for_their_pictures(made: tuple[Path, Key]) -> None:
@@ -145,6 +145,15 @@ def test_videos_of_one_item_that_differ_are_all_named(videos: Path, tmp_path: Pa
     assert "item-bert: shapes are ours 64 x 96, other 96 x 64" in said and "letterbox" in said
     assert "item-carl: no sound in other" in said
     assert not (tmp_path / "study").exists() and not key_path(tmp_path / "study").exists()
+
+
+def test_the_same_file_of_two_systems_is_no_comparison(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for item in ITEMS:
+        (tmp_path / "other" / f"{item}.mp4").write_bytes((videos / SYSTEMS[0] / f"{item}.mp4").read_bytes())
+    study = description(videos, systems={"ours": str(videos / SYSTEMS[0]), "other": str(tmp_path / "other")})
+    with pytest.raises(UserError, match="item-bert: ours and other are the same file"):
+        make(study, tmp_path / "study")
 
 
 def test_other_shapes_go_between_bars_where_that_is_asked_for(videos: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from omnihuman.media.sound import read_sound
 from omnihuman.media.video import read_frames
 from omnihuman.media.worker import Limits, run_guarded
 from omnihuman.media.write import write_video
+from omnihuman.storage.files import file_sha256
 
 SAMPLE_RATE = 48000
 _READING = Limits(deadline_seconds=1800.0, memory_megabytes=8192)
@@ -106,7 +107,7 @@ def plan_clips(description: Description, videos: Mapping[str, Mapping[str, Path]
     probes = {paths[outcome.index]: outcome.value for outcome in outcomes if outcome.value is not None}
     problems = [line for item, systems in videos.items() for line in _unlike(description, item, systems, probes)]
     if problems:
-        raise UserError("\n  ".join(["study: videos of one item must be alike, or they tell the system", *problems]))
+        raise UserError("\n  ".join(["study: videos of one item must be alike but for what they show", *problems]))
     return {
         (item, system): clip
         for item, systems in videos.items()
@@ -118,6 +119,10 @@ def _unlike(
     description: Description, item: str, systems: Mapping[str, Path], probes: Mapping[Path, VideoProbe]
 ) -> Iterator[str]:
     found = {system: probes[path] for system, path in systems.items()}
+    hashes = {system: file_sha256(path) for system, path in systems.items()}
+    for first, second in combinations(systems, 2):
+        if hashes[first] == hashes[second]:
+            yield f"{item}: {first} and {second} are the same file; give systems that differ"
     seconds = [clip.duration_seconds for clip in found.values()]
     # Stamps are rounded; half a millisecond is no difference.
     if max(seconds) - min(seconds) > description.most_seconds_apart + 5e-4:

@@ -83,7 +83,7 @@ def read_description(path: Path) -> Description:
     folder = path.absolute().parent
     return replace(
         description,
-        systems={name: str(folder / place) for name, place in description.systems.items()},
+        systems={str(name): str(folder / place) for name, place in description.systems.items()},
         references=str(folder / description.references) if description.references else "",
     )
 

@@ -1,5 +1,6 @@
 """Intervals and tests that know that answers of one rater, and answers on one item, hang together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -79,15 +80,15 @@ def preferred(votes: Votes, confidence: float, num_resamples: int, seed: int) ->
     )
 
 
-def _resampled(votes: Votes, num_resamples: int, random: np.random.Generator) -> list[np.ndarray]:
-    """How often each vote is drawn, [B, V], when raters, items or votes are drawn with replacement."""
+def _resampled(votes: Votes, num_resamples: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each vote is drawn, [B, V], when raters, items, or votes are drawn with replacement."""
 
     def drawn(groups: np.ndarray) -> np.ndarray:
         present, member = np.unique(groups, return_inverse=True)
         even = np.full(len(present), 1 / len(present))
         return random.multinomial(len(present), even, size=num_resamples)[:, member].astype(float)
 
-    return [drawn(votes.rater), drawn(votes.item), drawn(np.arange(len(votes.chosen)))]
+    return map(drawn, (votes.rater, votes.item, np.arange(len(votes.chosen))))
 
 
 class _Figures:

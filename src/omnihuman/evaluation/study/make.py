@@ -52,16 +52,17 @@ def make(description: Description, folder: Path) -> Path:
         published = _published(description, trials, pictures)
         published["study"] = _study_hash(published, media)
         (temporary / PAGE).write_text(_page(published), encoding="utf-8")
+        per_rater = description.trials_per_rater or sum(not trial.is_anchor for trial in trials.values())
         key = Key(
             published["study"], secret, description.title, tuple(description.systems), description.questions,
-            description.raters, published["trialsPerRater"], description.rules, shown, trials,
+            description.raters, per_rater, description.rules, shown, trials,
         )  # fmt: skip
         key.save(key_file)
     return key_file
 
 
 def _published(description: Description, trials: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
-    """All that the page knows. Nothing in it leads to a system; of anchors it knows that everybody sees them."""
+    """All that the page knows. Nothing leads to a system, nor to anchors unless raters see a part of the trials."""
     texts = description.page_texts()
     wording = {**texts, "identity": texts["identity_picture" if pictures else "identity"]}
     return {
@@ -70,11 +71,15 @@ def _published(description: Description, trials: Mapping[str, Any], pictures: Ma
         "texts": wording,
         "questions": description.questions,
         "raters": description.raters,
-        "fps": description.fps,
-        "trialsPerRater": description.trials_per_rater or sum(not trial.is_anchor for trial in trials.values()),
+        "trialsPerRater": description.trials_per_rater or len(trials),
         "repeats": description.repeats,
         "trials": [
-            {"id": name, "videos": trial.videos, "always": trial.is_anchor, "picture": pictures.get(trial.item, "")}
+            {
+                "id": name,
+                "videos": trial.videos,
+                "always": trial.is_anchor and bool(description.trials_per_rater),
+                "picture": pictures.get(trial.item, ""),
+            }
             for name, trial in trials.items()
         ],
     }
