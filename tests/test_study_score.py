@@ -305,6 +305,8 @@ def _other_question(told: dict[str, Any]) -> None:
         (_twice, "answered twice"),
         (_other_video, "none of the videos shown"),
         (_other_trial, "does not show"),
+        (lambda told: told["answers"][0].update(shown=[["x"], None]), "does not show"),
+        (lambda told: told["answers"][0].update(choices={"overall": {}}), "none of the videos shown"),
         (_other_question, "does not ask beauty"),
     ],
 )
@@ -327,6 +329,8 @@ def test_one_rater_in_two_files_names_both(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="rater 'anna' answered in") as raised:
         score([path, other], key)
     assert str(path) in str(raised.value) and str(other) in str(raised.value)
+    with pytest.raises(UserError, match="rater 'anna' answered in"):
+        score([path, path], key)
 
 
 def test_the_command_line_refuses_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,21 +39,21 @@ def read_answers(paths: Sequence[Path], key: Key) -> list[Answers]:
         UserError: files that are none, of another study, of a rater who is not in it, of one rater twice, or that
             hold an answer twice or one that the study does not have. All are named.
     """
-    files, problems = {}, []
+    files, problems = [], []
     for path in paths:
         try:
-            files[path] = _read(path, key)
+            files.append((path, _read(path, key)))
         except UserError as error:
             problems.append(str(error))
     problems += _twice(files)
     if problems:
         raise UserError("\n  ".join(["answers that cannot be scored, nothing was", *problems]))
-    return sorted(files.values(), key=lambda answers: answers.rater)
+    return sorted((answers for _, answers in files), key=lambda answers: answers.rater)
 
 
-def _twice(files: Mapping[Path, Answers]) -> Iterator[str]:
+def _twice(files: Iterable[tuple[Path, Answers]]) -> Iterator[str]:
     by_rater: dict[str, list[str]] = {}
-    for path, answers in files.items():
+    for path, answers in files:
         by_rater.setdefault(answers.rater, []).append(str(path))
     for rater, paths in by_rater.items():
         if len(paths) > 1:
@@ -80,7 +80,8 @@ def _read(path: Path, key: Key) -> Answers:
 
 
 def _answered(entry: Mapping[str, Any]) -> Answered:
-    return Answered(entry["trial"], bool(entry["repeat"]), tuple(entry["shown"]), dict(entry["choices"]))
+    choices = {question: None if choice is None else str(choice) for question, choice in entry["choices"].items()}
+    return Answered(str(entry["trial"]), bool(entry["repeat"]), tuple(map(str, entry["shown"])), choices)
 
 
 def _problems(answers: Iterable[Answered], key: Key) -> Iterator[str]:

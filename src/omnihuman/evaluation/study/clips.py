@@ -21,6 +21,7 @@ from omnihuman.storage.files import file_sha256
 
 SAMPLE_RATE = 48000
 _READING = Limits(deadline_seconds=1800.0, memory_megabytes=8192)
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _CHUNK_SECONDS = 4.0
 """Decoded at once, so that a long video needs little memory."""
 _SAME_ASPECT = 0.02
@@ -86,9 +87,6 @@ def find_references(description: Description, items: Sequence[str]) -> dict[str,
     if wrong := [f"{item} has {len(paths)}" for item, paths in found.items() if len(paths) != 1]:
         raise UserError("\n  ".join([f"references {description.references}: one picture an item is needed", *wrong]))
     return {item: paths[0] for item, paths in found.items()}
-
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def plan_clips(description: Description, videos: Mapping[str, Mapping[str, Path]]) -> dict[tuple[str, str], Clip]:
