@@ -10,11 +10,14 @@ import pytest
 from tests.video_items import FPS, HEIGHT, PROTOCOL, WIDTH, named, square, write_list, write_set
 from tests.written import tone
 
+from omnihuman import cli
 from omnihuman.config.schema.protocol import ItemsOf
 from omnihuman.errors import UserError
 from omnihuman.evaluation.protocol_run import compare, evaluate_videos, export_items
 from omnihuman.evaluation.results import SystemReport
 from omnihuman.media.write import write_video
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +152,37 @@ def test_a_real_video_without_sound_cannot_drive(tmp_path: Path) -> None:
     write_video(tmp_path / "real/loud.mp4", square(1), FPS, tone(0.4))
     with pytest.raises(UserError, match=r"mute: mute.mp4 holds no sound"):
         export_items(PROTOCOL, tmp_path / "real", tmp_path / "items")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--items real", "--items goes with --protocol"),
+        ("--protocol half-body --items real", "did you mean half_body?"),
+        ("--protocol demo", "--items is missing"),
+        ("--protocol demo --items real --metrics fidd", "there is no metric 'fidd'"),
+        ("--protocol demo --items real --metrics sync_d", "sync_d needs SyncNet"),
+        ("--protocol demo --videos real --model models", "leave one out"),
+        ("--protocol demo --videos nowhere", "videos nowhere: no such folder"),
+        ("--protocol demo --items nowhere", "items nowhere: no such file or folder"),
+        ("compare nowhere -o reports/both", "report nowhere: No such file or directory"),
+    ],
+)
+def test_the_command_line_says_what_is_missing(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conf", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", *arguments.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_line_scores_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_set(tmp_path / "theirs", count=12, num_frames=4)
+    report = tmp_path / "report"
+    arguments = ["--protocol", "demo", "--metrics", "flicker,noise", "--videos", tmp_path / "theirs", "-o", report]
+    assert cli.main(["evaluate", *map(str, arguments)]) == 0
+    told = capsys.readouterr().out
+    assert "theirs" in told and "flicker ↑" in told and str(report / "report.html") in told
+    assert set(pd.read_csv(report / "items.csv")["metric"]) == {"flicker", "noise"}
