@@ -13,6 +13,7 @@ from tests.written import tone
 from omnihuman import cli
 from omnihuman.config.schema.protocol import ItemsOf
 from omnihuman.errors import UserError
+from omnihuman.evaluation.items import read_items
 from omnihuman.evaluation.protocol_run import compare, evaluate_videos, export_items
 from omnihuman.evaluation.results import SystemReport
 from omnihuman.media.write import write_video
@@ -26,7 +27,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_list(folder / "items.jsonl", write_set(folder / "real"))
     write_set(folder / "good", noise=2)
     write_set(folder / "bad", noise=25)
-    for name in ("good", "bad", "real"):
+    for name in ("good", "bad"):
         evaluate_videos(named(), folder / name, folder / "items.jsonl", name, folder / "reports" / name)
     return folder
 
@@ -53,8 +54,8 @@ def test_more_damage_is_a_worse_figure_and_a_comparison_says_so(sets: Path, tmp_
     assert set(pd.read_csv(tmp_path / "both/items.csv")["system"]) == {"good", "bad"}
 
 
-def test_real_videos_against_themselves_are_as_good_as_the_floor(sets: Path) -> None:
-    figure = SystemReport.load(sets / "reports/real").figures[0]
+def test_real_videos_against_themselves_are_as_good_as_the_floor(sets: Path, tmp_path: Path) -> None:
+    figure = evaluate_videos(named(), sets / "real", sets / "items.jsonl", "real", tmp_path / "real").figures[0]
     assert figure.floor == pytest.approx(figure.estimate.value, abs=1e-3)
 
 
@@ -114,11 +115,11 @@ def test_two_systems_of_one_name_and_places_that_are_no_reports(sets: Path, tmp_
 
 
 def test_items_are_written_for_other_systems_to_start_from(sets: Path, tmp_path: Path) -> None:
-    prepared = export_items(PROTOCOL, sets / "items.jsonl", tmp_path / "items")
-    assert [item.num_frames for item in prepared.items] == [10, 10, 10]
-    assert {path.name for path in (tmp_path / "items").iterdir()} == {
-        f"person-{number}.{suffix}" for number in range(3) for suffix in ("png", "wav")
-    }
+    assert export_items(PROTOCOL, sets / "items.jsonl", tmp_path / "items") == 3
+    listed = {path.name for path in (tmp_path / "items").iterdir()} - {"items.jsonl"}
+    assert listed == {f"person-{number}.{suffix}" for number in range(3) for suffix in ("png", "wav")}
+    again = read_items(PROTOCOL, tmp_path / "items/items.jsonl")
+    assert [item.person for item in again] == ["p0", "p0", "p1"] and all(item.sound for item in again)
 
 
 @pytest.mark.parametrize(
