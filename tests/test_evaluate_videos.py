@@ -10,11 +10,15 @@ import pytest
 from tests.video_items import FPS, HEIGHT, PROTOCOL, WIDTH, named, square, write_list, write_set
 from tests.written import tone
 
+from omnihuman import cli
 from omnihuman.config.schema.protocol import ItemsOf
 from omnihuman.errors import UserError
+from omnihuman.evaluation.items import read_items
 from omnihuman.evaluation.protocol_run import compare, evaluate_videos, export_items
 from omnihuman.evaluation.results import SystemReport
 from omnihuman.media.write import write_video
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_list(folder / "items.jsonl", write_set(folder / "real"))
     write_set(folder / "good", noise=2)
     write_set(folder / "bad", noise=25)
-    for name in ("good", "bad", "real"):
+    for name in ("good", "bad"):
         evaluate_videos(named(), folder / name, folder / "items.jsonl", name, folder / "reports" / name)
     return folder
 
@@ -50,8 +54,8 @@ def test_more_damage_is_a_worse_figure_and_a_comparison_says_so(sets: Path, tmp_
     assert set(pd.read_csv(tmp_path / "both/items.csv")["system"]) == {"good", "bad"}
 
 
-def test_real_videos_against_themselves_are_as_good_as_the_floor(sets: Path) -> None:
-    figure = SystemReport.load(sets / "reports/real").figures[0]
+def test_real_videos_against_themselves_are_as_good_as_the_floor(sets: Path, tmp_path: Path) -> None:
+    figure = evaluate_videos(named(), sets / "real", sets / "items.jsonl", "real", tmp_path / "real").figures[0]
     assert figure.floor == pytest.approx(figure.estimate.value, abs=1e-3)
 
 
@@ -111,11 +115,11 @@ def test_two_systems_of_one_name_and_places_that_are_no_reports(sets: Path, tmp_
 
 
 def test_items_are_written_for_other_systems_to_start_from(sets: Path, tmp_path: Path) -> None:
-    prepared = export_items(PROTOCOL, sets / "items.jsonl", tmp_path / "items")
-    assert [item.num_frames for item in prepared.items] == [10, 10, 10]
-    assert {path.name for path in (tmp_path / "items").iterdir()} == {
-        f"person-{number}.{suffix}" for number in range(3) for suffix in ("png", "wav")
-    }
+    assert export_items(PROTOCOL, sets / "items.jsonl", tmp_path / "items") == 3
+    listed = {path.name for path in (tmp_path / "items").iterdir()} - {"items.jsonl"}
+    assert listed == {f"person-{number}.{suffix}" for number in range(3) for suffix in ("png", "wav")}
+    again = read_items(PROTOCOL, tmp_path / "items/items.jsonl")
+    assert [item.person for item in again] == ["p0", "p0", "p1"] and all(item.sound for item in again)
 
 
 @pytest.mark.parametrize(
@@ -149,3 +153,37 @@ def test_a_real_video_without_sound_cannot_drive(tmp_path: Path) -> None:
     write_video(tmp_path / "real/loud.mp4", square(1), FPS, tone(0.4))
     with pytest.raises(UserError, match=r"mute: mute.mp4 holds no sound"):
         export_items(PROTOCOL, tmp_path / "real", tmp_path / "items")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--items real", "--items goes with --protocol"),
+        ("--protocol half-body --items real", "did you mean half_body?"),
+        ("--protocol demo", "--items is missing"),
+        ("--protocol demo --items real --metrics fidd", "there is no metric 'fidd'"),
+        ("--protocol demo --items real --metrics sync_d", "sync_d needs SyncNet"),
+        ("--protocol demo --videos real --model models", "leave one out"),
+        ("--protocol demo --videos nowhere", "videos nowhere: no such folder"),
+        ("--protocol demo --items nowhere", "items nowhere: no such file or folder"),
+        ("compare nowhere -o reports/both", "report nowhere: No such file or directory"),
+    ],
+)
+def test_the_command_line_says_what_is_missing(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conf", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", *arguments.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_line_scores_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_set(tmp_path / "theirs", count=12, num_frames=4)
+    report = tmp_path / "report"
+    arguments = ["--protocol", "demo", "--metrics", "flicker,noise", "--videos", tmp_path / "theirs", "-o", report]
+    assert cli.main(["evaluate", *map(str, arguments)]) == 0
+    told = capsys.readouterr().out
+    assert "theirs" in told and "flicker ↑" in told and str(report / "report.html") in told
+    assert set(pd.read_csv(report / "items.csv")["metric"]) == {"flicker", "noise"}

@@ -26,7 +26,8 @@ def add_verbs(add: Adder) -> None:
         "omnihuman evaluate --protocol portrait_ravdess --items ~/RAVDESS --videos ~/sadtalker --name SadTalker",
         "omnihuman evaluate compare reports/protocols/3_pose reports/protocols/SadTalker -o reports/compared",
     )
-    _add_protocol(parser, required=False)
+    _add_items(parser, required=False)
+    parser.add_argument("--metrics", help="instead of the protocol's, as name,name; this makes it another protocol")
     parser.add_argument("--videos", type=Path, help="score these videos, ITEM.mp4 each, instead of rendering any")
     parser.add_argument("--model", type=Path, help="folder of a trained stage (default: the last)")
     parser.add_argument("--name", help="of the system (default: the name of the folder)")
@@ -38,7 +39,7 @@ def add_verbs(add: Adder) -> None:
         "write the picture, sound and pose of each item of a protocol, for other systems to start from",
         "omnihuman evaluate items --protocol half_body --items list.jsonl -o items/",
     )
-    _add_protocol(parser, required=True)
+    _add_items(parser, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write into")
     parser = verbs(
         "compare",
@@ -50,7 +51,7 @@ def add_verbs(add: Adder) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the comparison")
 
 
-def _add_protocol(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_items(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--protocol", required=required, help="a file of conf/protocol")
     parser.add_argument(
         "--items",
@@ -59,7 +60,6 @@ def _add_protocol(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="folder of videos laid out as the protocol says, or a list (.jsonl, .csv) with item, person, picture,"
         " sound, pose, video, picture_pose, text",
     )
-    parser.add_argument("--metrics", help="instead of the protocol's, as name,name; this makes it another protocol")
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -116,8 +116,8 @@ def _items(args: argparse.Namespace) -> int:
     from omnihuman.config.protocols import load_protocol
     from omnihuman.evaluation.protocol_run import export_items
 
-    prepared = export_items(load_protocol(args.protocol), args.items, args.output)
-    print(f"{len(prepared.items)} items in {args.output}; name the videos made of them ITEM.mp4")
+    count = export_items(load_protocol(args.protocol), args.items, args.output)
+    print(f"{count} items in {args.output}; name the videos that are made of them ITEM.mp4")
     return 0
 
 

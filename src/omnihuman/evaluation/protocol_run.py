@@ -1,5 +1,6 @@
 """`omnihuman evaluate --protocol`: from items, and a model or a folder of videos, to a report."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from omnihuman.errors import UserError
 from omnihuman.evaluation.drift import WINDOW_SECONDS
 from omnihuman.evaluation.encoded_items import export_held_out
 from omnihuman.evaluation.item_videos import Rendering, render_items, videos_key
-from omnihuman.evaluation.items import items_sha256, read_items
+from omnihuman.evaluation.items import Item, items_sha256, read_items
 from omnihuman.evaluation.metrics.measure import Metric
 from omnihuman.evaluation.prepared import PreparedItem, prepare
 from omnihuman.evaluation.previews import with_previews
@@ -48,29 +49,48 @@ class Prepared:
     sha256: str
 
 
-def prepare_items(protocol: EvaluationProtocol, place: Path, folder: Path) -> Prepared:
-    """Reads a list or a folder of items and writes their pictures, sounds and poses below `folder`.
+def find_items(protocol: EvaluationProtocol, place: Path, folder: Path) -> list[Item]:
+    """The items of a list or a folder; held-out clips are written as files below `folder`.
 
     Raises:
-        UserError: as `items.read_items` and `prepared.prepare`.
+        UserError: as `items.read_items` and `encoded_items.export_held_out`.
     """
     if protocol.items.layout == "encoded" and place.is_dir():
-        found = export_held_out(place, protocol, folder / "exported")
-    else:
-        found = read_items(protocol, place)
+        return export_held_out(place, protocol, folder / "exported")
+    return read_items(protocol, place)
+
+
+def prepare_items(protocol: EvaluationProtocol, place: Path, folder: Path) -> Prepared:
+    """Finds items and brings them to what the protocol says, below `folder`.
+
+    Raises:
+        UserError: as `find_items` and `prepared.prepare`.
+    """
+    found = find_items(protocol, place, folder)
     return Prepared(tuple(prepare(found, protocol, folder)), items_sha256(found))
 
 
-def export_items(protocol: EvaluationProtocol, place: Path, output: Path) -> Prepared:
-    """Writes what every system starts from: ITEM.png, and ITEM.wav and ITEM.keypoints.npz where they drive.
+def export_items(protocol: EvaluationProtocol, place: Path, output: Path) -> int:
+    """Writes what every system starts from, and items.jsonl, which lists it; returns the number of items.
 
     Raises:
         UserError: items cannot be used, or `output` is there and not empty.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: is there and not empty; name another folder by -o")
-    with publish_folder(output) as folder:
-        return prepare_items(protocol, place, folder)
+    with publish_folder(output) as folder, TemporaryDirectory() as temporary:
+        found = find_items(protocol, place, Path(temporary))
+        prepared = prepare(found, protocol, folder)
+        lines = [json.dumps(_told(item), ensure_ascii=False) + "\n" for item in prepared]
+        (folder / "items.jsonl").write_text("".join(lines), encoding="utf-8")
+    return len(prepared)
+
+
+def _told(item: PreparedItem) -> dict[str, str]:
+    """One line of a list, with the names of files beside it."""
+    roles = {role: getattr(item, role) for role in ("picture", "sound", "pose", "picture_pose")}
+    files = {role: path.name for role, path in roles.items() if path is not None}
+    return {"item": item.item, "person": item.person, **files, **({"text": item.text} if item.text else {})}
 
 
 def evaluate_model(named: Named, place: Path, rendering: Rendering, system: str, output: Path) -> SystemReport:
