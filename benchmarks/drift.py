@@ -28,6 +28,7 @@ from omnihuman.config.load import load_params
 from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.encoders.speech import SAMPLE_RATE
 from omnihuman.encoders.video_codec import VideoCodec
+from omnihuman.evaluation import drift
 from omnihuman.evaluation.held_out import HeldOut, held_out_windows
 from omnihuman.evaluation.mouth import MouthRegion, mouth_region, track_mouth
 from omnihuman.evaluation.sound_tracks import envelope
@@ -42,13 +43,7 @@ from omnihuman.media.write import write_video
 
 mpl.use("Agg")
 SEED = 7
-WINDOW_SECONDS = 3.0
-MEASURES = {
-    "identity": "identity (stand-in): correlation of the face with the reference",
-    "colour": "colour: distance of the channels' means from the reference, of 255",
-    "sharpness": "sharpness: variance of the Laplacian over the reference's",
-    "lips": "lips: correlation of mouth opening and loudness",
-}
+MEASURES = drift.MEASURES | {"lips": "lips: correlation of mouth opening and loudness"}
 MAX_LAG = 8
 
 
@@ -90,7 +85,7 @@ class Speaker:
     inputs: VideoInputs
     reference: np.ndarray  # float32 [H, W, 3] in 0..1
     mouth: MouthRegion
-    face: tuple[slice, slice]
+    face: drift.Box
     loudness: np.ndarray  # [F]
 
 
@@ -122,11 +117,6 @@ def _speaker(generator: Generator, window: HeldOut, sound: Sound) -> Speaker | N
     mouth = mouth_region(keypoints, height, width)
     if mouth is None:
         return None
-    reach = mouth.right - mouth.left
-    face = (
-        slice(max(0, mouth.top - reach), min(height, mouth.bottom + reach // 4)),
-        slice(max(0, mouth.left - reach // 4), min(width, mouth.right + reach // 4)),
-    )
     frames = round(len(sound.samples) / SAMPLE_RATE * encoders.fps)
     inputs = VideoInputs(
         num_frames=frames,
@@ -138,22 +128,14 @@ def _speaker(generator: Generator, window: HeldOut, sound: Sound) -> Speaker | N
         active=active_conditions(audio=True, pose=False),
     )
     heard = envelope(sound.samples.astype(np.float64), frames, encoders.fps)
-    return Speaker(window.identity, inputs, reference, mouth, face, heard)
+    return Speaker(window.identity, inputs, reference, mouth, drift.face_around(mouth, height, width), heard)
 
 
 def measured(frames: np.ndarray, first: int, speaker: Speaker) -> dict[str, float]:
     """One window [n, H, W, 3] that begins at frame `first`."""
-    luma = frames @ np.array([0.299, 0.587, 0.114], np.float32)
-    reference = speaker.reference @ np.array([0.299, 0.587, 0.114], np.float32)
-    face, wanted = luma[(slice(None), *speaker.face)], reference[speaker.face]
-    laplacian = [cv2.Laplacian(np.ascontiguousarray(frame), cv2.CV_32F).var() for frame in luma]
     opening = track_mouth(frames, speaker.mouth).opening
-    return {
-        "identity": float(np.mean([correlation(frame.ravel(), wanted.ravel()) for frame in face])),
-        "colour": float(255 * np.abs(frames.mean((0, 1, 2)) - speaker.reference.mean((0, 1))).mean()),
-        "sharpness": float(np.mean(laplacian) / cv2.Laplacian(reference, cv2.CV_32F).var()),
-        "lips": correlation(opening, speaker.loudness[first : first + len(opening)]),
-    }
+    lips = correlation(opening, speaker.loudness[first : first + len(opening)])
+    return drift.measure_window(frames, speaker.reference, speaker.face) | {"lips": lips}
 
 
 def best_lag(opening: np.ndarray, heard: np.ndarray) -> int:
@@ -184,7 +166,7 @@ class Result:
 def run(generator: Generator, config: Render, people: Sequence[Speaker], label: str) -> Result:
     """Renders and measures everyone in one batch."""
     fps = generator.encoders.fps
-    size, total = round(WINDOW_SECONDS * fps), people[0].inputs.num_frames
+    size, total = round(drift.WINDOW_SECONDS * fps), people[0].inputs.num_frames
     waiting: list[list[np.ndarray]] = [[] for _ in people]
     found: list[list[dict[str, float]]] = [[] for _ in people]
     openings: list[list[np.ndarray]] = [[] for _ in people]
@@ -205,10 +187,11 @@ def run(generator: Generator, config: Render, people: Sequence[Speaker], label: 
                     waiting[number].clear()
     names = [speaker.identity for speaker in people]
     windows = {name: [[part[name] for part in of] for of in found] for name in MEASURES}
-    minutes = (np.arange(len(found[0])) + 0.5) * WINDOW_SECONDS / 60
     estimate = partial(bootstrap_mean, groups=names, confidence=0.95, num_resamples=2000, seed=SEED)
-    slopes = {name: estimate(np.array([np.polyfit(minutes, of, 1)[0] for of in windows[name]])) for name in MEASURES}
-    quarter = max(1, len(minutes) // 4)
+    slopes = {
+        name: estimate(np.array([drift.slope_a_minute(np.array(of)) for of in windows[name]])) for name in MEASURES
+    }
+    quarter = max(1, len(found[0]) // 4)
     last = {name: estimate(np.array([np.mean(of[-quarter:]) for of in windows[name]])) for name in MEASURES}
     ends = [np.concatenate(of)[-round(15 * fps) :] for of in openings]
     covered = len(found[0]) * size
@@ -220,11 +203,11 @@ def plot(results: dict[str, Result], path: Path) -> None:
     """Each measure against time: mean over people, and its interval."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True)
-    for place, (name, title) in zip(axes.flat, MEASURES.items(), strict=True):
+    figure, axes = pyplot.subplots(2, 3, figsize=(14, 6), layout="constrained", sharex=True)
+    for place, (name, title) in zip(axes.flat, MEASURES.items(), strict=False):
         for label, result in results.items():
             values = np.array(result.windows[name])
-            seconds = (np.arange(values.shape[1]) + 0.5) * WINDOW_SECONDS
+            seconds = (np.arange(values.shape[1]) + 0.5) * drift.WINDOW_SECONDS
             error = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(len(values))
             (line,) = place.plot(seconds, values.mean(axis=0), label=label)
             place.fill_between(

@@ -113,13 +113,13 @@ def test_an_interrupt_is_one_line_and_a_defect_a_traceback(
 
         return verb
 
-    monkeypatch.setattr(cli.model, "_evaluate", ending(KeyboardInterrupt()))
+    monkeypatch.setattr(cli.evaluate, "_evaluate", ending(KeyboardInterrupt()))
     assert cli.main(["evaluate"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
-    monkeypatch.setattr(cli.model, "_evaluate", ending(UserError("what, where, remedy")))
+    monkeypatch.setattr(cli.evaluate, "_evaluate", ending(UserError("what, where, remedy")))
     assert cli.main(["evaluate"]) == 2
     assert capsys.readouterr().err == "error: what, where, remedy\n"
-    monkeypatch.setattr(cli.model, "_evaluate", ending(ZeroDivisionError()))
+    monkeypatch.setattr(cli.evaluate, "_evaluate", ending(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         cli.main(["evaluate"])
 

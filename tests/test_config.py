@@ -34,7 +34,7 @@ def test_every_profile_composes_and_reads_back_the_same(profile: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if path.parent.name not in ("ablation", "profile", "stage")], ids=named
+    "path", [path for path in FILES if path.parent.name not in ("ablation", "profile", "protocol", "stage")], ids=named
 )
 def test_every_group_file_composes(path: Path) -> None:
     choice = f"groups.{path.parent.name}={path.stem}"

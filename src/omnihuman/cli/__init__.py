@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from omnihuman.cli import ablate, batch, chain, checkpoint, config, data, model, registry, services, train
+from omnihuman.cli import ablate, batch, chain, checkpoint, config, data, evaluate, model, registry, services, train
 from omnihuman.cli.parsing import adder, group
 from omnihuman.errors import UserError
 
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     config.add_verbs(group(verbs, "config", "compose and show params.yaml"))
     data.add_verbs(group(verbs, "data", "the steps from raw videos to encoded clips"))
     train.add_verbs(adder(verbs))
+    evaluate.add_verbs(adder(verbs))
     model.add_verbs(adder(verbs))
     checkpoint.add_verbs(group(verbs, "checkpoint", "import, export, compare a base; consolidate, reshard a stage"))
     chain.add_verbs(adder(verbs))

@@ -1,16 +1,15 @@
-"""Verbs of a trained model: evaluate, render."""
+"""The verb of a trained model: render."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from omnihuman.cli.parsing import Adder, at_least, pixels
-from omnihuman.cli.places import ENCODED, FIGURES, MODELS, PICTURES
+from omnihuman.cli.places import MODELS
 
 
 def add_verbs(add: Adder) -> None:
-    """Adds `omnihuman evaluate` and `render`."""
-    add("evaluate", _evaluate, "measure the model on people and sounds that it has not seen")
+    """Adds `omnihuman render`."""
     parser = add(
         "render",
         _render,
@@ -60,37 +59,6 @@ def add_verbs(add: Adder) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument("--model", type=Path, default=MODELS / "3_pose", help="a trained stage (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the MP4 to write")
-
-
-def _evaluate(_: argparse.Namespace) -> int:
-    import json
-    from dataclasses import asdict
-
-    from omnihuman.config.load import load_params
-    from omnihuman.evaluation.run import evaluate
-    from omnihuman.storage.files import file_sha256
-    from omnihuman.storage.work import code_key, content_key
-    from omnihuman.tracking.runs import TrackedStep, step_run
-    from omnihuman.tracking.values import folder_md5
-
-    params = load_params()
-    model = MODELS / list(params.stages)[-1]
-    weights = model / "model.safetensors"
-    settings = {"seed": params.seed, "evaluate": asdict(params.evaluate), "sampling": asdict(params.sampling)}
-    data_md5 = folder_md5(ENCODED)
-    key = content_key(
-        **settings,
-        data=data_md5,
-        weights=file_sha256(weights) if weights.is_file() else "",
-        code=code_key("evaluation", "inference", "model", "conditions", "diffusion", "encoders", "packed.py"),
-    )
-    with step_run(TrackedStep("evaluate", key, settings, ENCODED, data_md5, weights)) as tracked:
-        tracked.log_parameters({"profile": params.profile, "evaluated": model.name})
-        evaluate(params.evaluate, params.sampling, params.seed, ENCODED, model, FIGURES, PICTURES)
-        tracked.log_figures(json.loads(FIGURES.read_text(encoding="utf-8")))
-        tracked.log_file(FIGURES)
-        tracked.log_folder(PICTURES)
-    return 0
 
 
 def _render(args: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def compose(profile: str, overrides: Sequence[str] = (), conf: Path = CONF) -> P
     Raises:
         UserError: an unknown profile, group file or key, a value of the wrong type, or a broken rule.
     """
-    tree = read_yaml(_choose(conf / "profile", profile, "profile"))
+    tree = read_yaml(choose(conf / "profile", profile, "profile"))
     choices = tree.pop("groups", {})
     settled = [_settle(override) for override in overrides]
     for override in settled:
@@ -102,8 +102,12 @@ def stale_keys(path: Path = PARAMS, conf: Path = CONF) -> list[str]:
     ]
 
 
-def _choose(folder: Path, name: str, kind: str) -> Path:
-    """The file of a profile or group, or an error with the list of those that exist."""
+def choose(folder: Path, name: str, kind: str) -> Path:
+    """The file of a profile, a group or a protocol.
+
+    Raises:
+        UserError: there is none of this name; the message lists those that exist.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; run this in the project's folder")
     names = sorted(path.stem for path in folder.glob("*.yaml"))
@@ -125,7 +129,7 @@ def _group_layers(choices: Any, conf: Path, where: str) -> Iterator[_Layer]:
 
 
 def _group_layer(group: str, name: str, conf: Path) -> _Layer:
-    path = _choose(conf / group, name, group)
+    path = choose(conf / group, name, group)
     return _Layer(f"conf/{group}/{path.name}", read_yaml(path))
 
 

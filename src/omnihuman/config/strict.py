@@ -1,7 +1,7 @@
 """From plain trees, as YAML gives them, to the schema's dataclasses: every key known, every value of its type."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -14,8 +14,11 @@ Schema = TypeVar("Schema")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "nothing"}
 
 
-def validate(tree: Any, where: str, schema: Any = Params, name: str = "") -> None:
+def validate(tree: Any, where: str, schema: Any = Params, name: str = "", known: Sequence[str] = ()) -> None:
     """Checks keys and types of a tree that may hold any part of the schema.
+
+    Args:
+        known: all dotted names, where they are not those of params.yaml.
 
     Raises:
         UserError: a key is unknown or a value is of another type; `where` says in which file or argument.
@@ -28,8 +31,8 @@ def validate(tree: Any, where: str, schema: Any = Params, name: str = "") -> Non
     for key, value in tree.items():
         child = None if "." in str(key) else hint_of(schema, str(key))
         if child is None:
-            raise unknown_key(f"{name}.{key}".lstrip("."), where)
-        validate(value, where, child, f"{name}.{key}".lstrip("."))
+            raise unknown_key(f"{name}.{key}".lstrip("."), where, known)
+        validate(value, where, child, f"{name}.{key}".lstrip("."), known)
 
 
 def hint_of(schema: Any, name: str) -> Any:
@@ -46,7 +49,7 @@ def hint_of(schema: Any, name: str) -> Any:
 
 def unknown_key(name: str, where: str, known: Iterable[str] = ()) -> UserError:
     """The error for a key that does not exist, with the nearest of `known`, or else of the whole schema."""
-    known = tuple(known) or tuple(_names(Params))
+    known = tuple(known) or tuple(names_of(Params))
     section, _, key = name.rpartition(".")
     siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
     nearest = [siblings[near] for near in get_close_matches(key, siblings, 1)] or get_close_matches(name, known, 1, 0.5)
@@ -112,11 +115,11 @@ def _describe(hint: Any) -> str:
     return _WORDS[hint]
 
 
-def _names(schema: Any, prefix: str = "") -> Iterator[str]:
+def names_of(schema: Any, prefix: str = "") -> Iterator[str]:
     """All dotted names of the schema; entries of a dict are shown as NAME."""
     for key, hint in get_type_hints(schema).items():
         yield prefix + key
         if get_origin(hint) is dict:
-            yield from _names(get_args(hint)[1], f"{prefix}{key}.NAME.")
+            yield from names_of(get_args(hint)[1], f"{prefix}{key}.NAME.")
         elif is_dataclass(hint):
-            yield from _names(hint, f"{prefix}{key}.")
+            yield from names_of(hint, f"{prefix}{key}.")

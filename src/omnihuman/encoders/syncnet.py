@@ -65,14 +65,14 @@ class SyncNet(nn.Module):
         return self.netfclip(self.netcnnlip(frames).flatten(1))
 
 
-def load_syncnet(path: Path, sha256: str) -> SyncNet:
-    """The network with weights from a file of the published layout.
+def load_syncnet(path: Path, sha256: str, option: str = "score.syncnet_weights") -> SyncNet:
+    """The network with weights from a file of the published layout; `option` is the key that names it.
 
     Raises:
         UserError: the file is missing, is not the one that was pinned, or is of another layout.
     """
     network = SyncNet()
-    pinned_state_dict("score.syncnet_weights", path, sha256, network, "joonson/syncnet_python")
+    pinned_state_dict(option, path, sha256, network, "joonson/syncnet_python")
     return network.eval()
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,5 +82,7 @@ def _remeasure(version: ModelVersion, wanted_set: str, root: Path) -> dict | Non
     sampling = instantiate(Sampling, params_of(version.version)["sampling"], "sampling")
     with tempfile.TemporaryDirectory() as name:
         metrics, pictures = Path(name) / "evaluation.json", Path(name) / "pictures"
-        evaluate(params.evaluate, sampling, params.seed, encoded, version.folder, metrics, pictures)
+        evaluate(
+            replace(params.evaluate, metrics=()), sampling, params.seed, encoded, version.folder, metrics, pictures
+        )
         return json.loads(metrics.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """Evaluation on held-out identities and sounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,43 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Extractors:
+    """Weights behind the published metrics; a metric whose weights are not named is measured by a stand-in.
+
+    Weights load only where their hash is the one that stands beside them.
+    """
+
+    inception_weights: str = ""
+    """Inception of FID, torch-fidelity's weights-inception-2015-12-05-6726825d.pth."""
+    inception_sha256: str = ""
+    i3d_weights: str = ""
+    """I3D of FVD and KVD, i3d_torchscript.pt."""
+    i3d_sha256: str = ""
+    i3d_resizing: str = "crop"
+    """To 224 pixels: `crop` (short side, then the centre, as StyleGAN-V) or `squash` (both sides, as cd-fvd)."""
+    qalign_weights: str = ""
+    """Q-Align for iqa and ase, by pyiqa: the hub id q-future/one-align, downloaded before. Non-commercial."""
+    qalign_sha256: str = ""
+    syncnet_weights: str = ""
+    """SyncNet's published state dict (joonson/syncnet_python), for sync_c and sync_d."""
+    syncnet_sha256: str = ""
+    pose_weights: str = ""
+    """Folder with DWPose's two ONNX files, for hkc, hkv and akd."""
+    pose_sha256: str = ""
+    arcface_weights: str = ""
+    """ArcFace's ONNX file (w600k_r50.onnx of buffalo_l), for identity. It needs YuNet, too. Non-commercial."""
+    arcface_sha256: str = ""
+    face_weights: str = ""
+    """YuNet's ONNX file."""
+    face_sha256: str = ""
+    dino_weights: str = ""
+    """DINO ViT-B/16 for subject_consistency, folder or hub id, which may end in @REVISION."""
+    dino_sha256: str = ""
+    allow_non_commercial: bool = False
+    """Whether extractors may run whose licence forbids commercial use."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """How many held-out clips are generated and how intervals are drawn."""
 
@@ -44,6 +81,12 @@ class Evaluate:
     num_resamples: int = 2000
     """Bootstrap resamples and shuffles of the sound."""
     confidence: float = 0.95
+    metrics: tuple[str, ...] = ("mouth_and_loudness", "identity", "motion", "flicker", "noise", "hkc", "hkv", "akd")
+    """Measured of the same videos besides, each as far as it applies; none for none."""
+    long_videos: int = 0
+    """Held-out people who speak the joined sounds of others, for metrics that look at how a video drifts."""
+    long_seconds: float = 30.0
+    extractors: Extractors = field(default_factory=Extractors)
 
 
 @dataclass(frozen=True)

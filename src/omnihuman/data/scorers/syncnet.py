@@ -48,7 +48,7 @@ def measure_syncnet(weights: str, sha256: str, content: ClipContent) -> tuple[Me
     """
     if not weights:
         return not_applicable(NAMES, "no weights are configured: set score.syncnet_weights and score.syncnet_sha256")
-    if reason := _hindrance(content):
+    if reason := hindrance(content):
         return not_applicable(NAMES, reason)
     from omnihuman.encoders.syncnet import measure_sync  # torch is loaded only where it is needed
 
@@ -81,7 +81,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return medfilt(values, MEDIAN_FRAMES)
 
 
-def _hindrance(content: ClipContent) -> str:
+def hindrance(content: ClipContent) -> str:
     """Why SyncNet says nothing of this clip, empty where it does."""
     if content.sound is None or not len(content.sound.samples):
         return "there is no sound track"

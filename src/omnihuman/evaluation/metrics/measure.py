@@ -25,6 +25,9 @@ class Shown:
     sound: np.ndarray | None = None  # float32 [samples] at SAMPLE_RATE; None where nothing is heard
     reference: np.ndarray | None = None  # uint8 [H, W, 3], the person's picture, of the video's size
     driving: np.ndarray | None = None  # float32 [F, K, 3], the pose that drives: shares of width, of height, confidence
+    reference_points: np.ndarray | None = (
+        None  # float32 [K, 3], keypoints of the reference picture, where they are known
+    )
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,15 @@ class Figure:
 class Metric(Protocol):
     """One metric; its object holds its extractor and nothing of the videos."""
 
-    name: str
-    min_videos: int
-    """With fewer there is no figure, but a note that says how many it needs."""
+    @property
+    def name(self) -> str:
+        """As in tables; of a stand-in it ends in `_stand_in`."""
+        ...
+
+    @property
+    def min_videos(self) -> int:
+        """With fewer there is no figure, but a note that says how many it needs."""
+        ...
 
     def keep(self, shown: Shown) -> np.ndarray | None:
         """What the figure needs of one video, small; None where it does not apply (no sound, no face, no pose)."""
