@@ -53,13 +53,11 @@ def project(tmp_path: Path) -> Path:
             trial, "tiny", work.commit, work.ablation.claims_key, 0, steps, figures | {"confidence": 0.95}, {}
         ).save(folder / RESULT)
         rows = [
-            ("sound", f"clip-{item}", f"person-{item // 2}", metric, middle + 0.05 * random.normal())
+            (f"clip-{item}", f"person-{item // 2}", f"sound/{metric}", middle + 0.05 * random.normal())
             for metric, middle in (("sync", SYNC[trial.arm.name]), ("motion", 1.0))
             for item in range(16)
         ]
-        pd.DataFrame(rows, columns=["protocol", "item", "person", "metric", "value"]).to_csv(
-            folder / ITEMS, index=False
-        )
+        pd.DataFrame(rows, columns=["item", "person", "metric", "value"]).to_csv(folder / ITEMS, index=False)
         for number in range(2):
             frames = random.integers(0, 255, (5, 64, 3 * 48, 3), np.uint8)
             write_video(folder / KEPT / f"sound-{number}.mp4", frames, 25.0)

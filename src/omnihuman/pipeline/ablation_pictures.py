@@ -81,7 +81,9 @@ def loss_curves(folders: Mapping[str, Sequence[Path]]) -> str:
     if not curves:
         return ""
     with mpl.rc_context({"svg.hashsalt": "omnihuman", "svg.fonttype": "none"}):
-        figure, panels = pyplot.subplots(1, len(curves), figsize=(3.6 * len(curves), 2.8), squeeze=False)
+        figure, panels = pyplot.subplots(
+            1, len(curves), figsize=(3.6 * len(curves), 3.1), squeeze=False, layout="constrained"
+        )
         for axes, (stage, arms) in zip(panels[0], curves.items(), strict=True):
             for (arm, losses), colour in zip(arms.items(), COLOURS * 3, strict=False):
                 if len(losses):
@@ -91,8 +93,8 @@ def loss_curves(folders: Mapping[str, Sequence[Path]]) -> str:
             axes.set(title=stage, xlabel="step", yscale="log")
             axes.spines[["top", "right"]].set_visible(False)
         panels[0][0].set_ylabel("training loss, smoothed")
-        panels[0][-1].legend(frameon=False, fontsize=8)
-        figure.tight_layout()
+        handles, labels = panels[0][-1].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, fontsize=8, ncols=len(labels), loc="outside lower left")
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
         pyplot.close(figure)

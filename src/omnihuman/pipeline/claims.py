@@ -28,7 +28,7 @@ class Claim:
     margin: float
     """In the metric's own unit: the smallest difference that counts."""
     driven_by: str = "sound"
-    """What drives the videos that are measured, as the items table names it: `sound`, `pose`, `long`, ..."""
+    """What drives the videos that are measured, as the items table names it: `sound`, `pose`, or `long` speech."""
     against: str = ""
     """Another arm; empty: the ablation's reference."""
 

@@ -17,8 +17,8 @@ from omnihuman.pipeline.claims import Verdict, judge
 from omnihuman.pipeline.paired import COLUMNS, MIN_PEOPLE, MIN_SEEDS, crossed_interval
 
 ITEMS = Path(KEPT) / "items.csv"
-"""In the folder of a run: item, person, metric and value of each video, as the evaluation left it; a column `protocol`
-says which set of videos, and without one the name of the metric begins with it."""
+"""In the folder of a run: item, person, metric and value of each video, as the evaluation left it; the name of the
+metric begins with what drives the video, as in `sound/motion`."""
 CONFIDENCE = 0.95
 
 
@@ -112,8 +112,6 @@ def items_table(work: Work) -> pd.DataFrame:
             table = pd.read_csv(path, dtype={"item": str, "person": str, "metric": str}).assign(
                 arm=trial.arm.name, seed=trial.seed
             )
-            if "protocol" in table:
-                table["metric"] = table["protocol"] + "/" + table["metric"]
             if missing := [column for column in COLUMNS if column not in table]:
                 raise UserError(f"{path} has no column {', '.join(missing)}; evaluate the run again")
             tables.append(table[list(COLUMNS)])
