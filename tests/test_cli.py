@@ -1,5 +1,7 @@
 """The command line from outside: exit codes, messages, and that help costs nothing."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -129,3 +131,10 @@ def test_the_committed_params_are_up_to_date_and_shown() -> None:
     assert (result.returncode, result.stderr, result.stdout) == (0, "", "")
     assert "rope_axes" in omnihuman("config", "show", "model").stdout
     assert omnihuman("config", "show", "encode.num_frames").stdout.strip().isdigit()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m omnihuman.cli config show | head -c 1; exit ${{PIPESTATUS[0]}}"
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 128 + signal.SIGPIPE) and not done.stderr and len(done.stdout) == 1
