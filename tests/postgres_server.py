@@ -29,7 +29,7 @@ def serve(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     _run(PROGRAMS / "initdb", "-D", str(data), "-U", _USER, "--auth=trust", "--no-sync", "-E", "UTF8")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-    _run(PROGRAMS / "pg_ctl", "-D", str(data), "-w", "-l", str(data / "log"), "-o", options, "start")
+    _run(PROGRAMS / "pg_ctl", "-D", str(data), "-w", "-t", "300", "-l", str(data / "log"), "-o", options, "start")
     try:
         yield f"postgresql+psycopg://{_USER}@127.0.0.1:{port}/{_USER}"
     finally:

@@ -138,3 +138,19 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     variables = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 128 + signal.SIGPIPE) and not done.stderr and len(done.stdout) == 1
+
+
+def test_a_closed_output_is_no_error() -> None:
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = f"{sys.executable} -m omnihuman.cli config show >&-"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_another_broken_pipe_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("omnihuman.cli.config._show", broken)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["config", "show"])

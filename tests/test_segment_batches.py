@@ -88,18 +88,43 @@ def test_what_does_not_fit_together_is_made_one_after_another() -> None:
     assert max(map(len, model.batches)) > 1
 
 
-def test_an_error_reaches_all_who_had_a_part_and_nobody_waits_for_ever() -> None:
-    batches, model = SegmentBatches(), Model()
+def test_what_cannot_be_made_costs_its_neighbours_nothing() -> None:
+    batches, model, start = SegmentBatches(), Model(), threading.Barrier(4)
 
     def wrong() -> str:
-        try:
-            batches.segment("all", model.make, NOTHING, 3, [("wrong",)])
-        except ValueError as error:
-            return str(error)
-        return ""
+        with batches.member():
+            start.wait(60)
+            for _ in range(3):
+                with pytest.raises(ValueError, match="this cannot be made"):
+                    batches.segment("all", model.make, NOTHING, 3, [("wrong",)])
+        return "told"
 
-    assert wrong() == "this cannot be made"
-    assert ask(batches, model, 0, 2) == [0.0, 1.0]
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(ask, batches, model, thread, 3, start=start) for thread in range(3)]
+        assert pool.submit(wrong).result(60) == "told"
+        got = [other.result(60) for other in others]
+    assert got == [[10.0 * thread + number for number in range(3)] for thread in range(3)]
+    assert any(("wrong",) in batch and len(batch) > 1 for batch in model.batches)
+
+
+def test_a_stop_reaches_all_who_had_a_part() -> None:
+    batches, start, asked = SegmentBatches(), threading.Barrier(3), []
+
+    def make(conditions: Conditions, num_latents: int, keys: Keys) -> Tensor:
+        time.sleep(0.2)
+        asked.append(len(keys))
+        raise KeyboardInterrupt
+
+    def one() -> str:
+        with batches.member():
+            start.wait(60)
+            with pytest.raises(KeyboardInterrupt):
+                batches.segment("all", make, NOTHING, 3, [(0,)])
+        return "stopped"
+
+    with ThreadPoolExecutor(3) as pool:
+        assert [thread.result(60) for thread in [pool.submit(one) for _ in range(3)]] == ["stopped"] * 3
+    assert sum(asked) == 3, "each once: what is stopped is not tried again"
 
 
 def test_the_networks_segments_are_those_that_it_makes_alone() -> None:

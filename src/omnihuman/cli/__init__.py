@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("omnihuman").setLevel(logging.INFO)
     try:
         code = args.verb(args)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who reads our output has seen enough, as `head` has
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write at the end goes nowhere
         return 128 + signal.SIGPIPE
     except UserError as error:
@@ -46,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _nobody_reads() -> bool:
+    """Whether who read our output has seen enough, as `head` has."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,9 @@
 """Segments that several threads ask for at the same time, each for a video of its own, made in one batch."""
 
+import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from omnihuman.batch import Conditions
 from omnihuman.conditions.assembly import join_conditions, sizes_of
 from omnihuman.inference.generator import LoadedGenerator
 
+log = logging.getLogger(__name__)
 PATIENCE_SHARE = 0.25
 """Of the time that the last batch took: so long a batch waits for those who are not yet ready to join it."""
 NoiseKeys = Sequence[tuple[int | str, ...]]
@@ -75,8 +78,8 @@ class SegmentBatches:
         """What `make` gives for these conditions, made together with others of the same kind.
 
         Raises:
-            BaseException: what `make` raises for the batch, in every thread that has a part in it; where the batch was
-                too large for the memory, its parts are made one after another instead.
+            BaseException: what `make` raises for this part alone: where a batch fails, its parts are made one after
+                another. What is no Exception, such as a stop, is raised in every thread that has a part in the batch.
         """
         mine, since = _Asked(conditions, noise_keys), time.monotonic()
         with self._changed:
@@ -108,18 +111,29 @@ class SegmentBatches:
 
 def _make(make: MakeSegments, group: Sequence[_Asked], num_latents: int) -> None:
     """Makes the batch and hands everyone their part, or the error."""
+    error = _error_of_batch(make, group, num_latents)
+    if len(group) > 1 and isinstance(error, Exception):
+        log.warning("%d segments cannot be made together (%s): they are made one after another", len(group), error)
+        traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        error = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for asked in group:
+            _make(make, [asked], num_latents)
+    elif error is not None:
+        for asked in group:
+            asked.made.set_exception(error)
+
+
+def _error_of_batch(make: MakeSegments, group: Sequence[_Asked], num_latents: int) -> BaseException | None:
     try:
         together = join_conditions([asked.conditions for asked in group])
         made = make(together, num_latents, [key for asked in group for key in asked.noise_keys])
         for asked, part in zip(group, made.split([len(asked.noise_keys) for asked in group]), strict=True):
             asked.made.set_result(part)
     except BaseException as error:
-        if len(group) > 1 and is_out_of_memory(error):
-            for asked in group:
-                _make(make, [asked], num_latents)
-            return
-        for asked in group:
-            asked.made.set_exception(error)
+        return error
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

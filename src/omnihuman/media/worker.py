@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any, Generic, Protocol, TypeVar
@@ -231,6 +232,19 @@ class _Pool(Generic[Item, T]):
     def _drop(self, worker: _Worker) -> int:
         self.workers.remove(worker)
         return worker.kill()
+
+
+def start_server() -> None:
+    """Starts the process that workers are forked from; threads of this process cannot do it as well.
+
+    It and its workers ignore SIGTERM, which may be meant for all of a group: they end with this process, which first
+    gives back what it was at.
+    """
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_worker(function: Callable[[Any], Any], limits: Limits, slot: int) -> _Worker:

@@ -12,7 +12,7 @@ from omnihuman.config.schema.evaluate import Render, Sampling
 from omnihuman.config.schema.root import Params
 from omnihuman.config.strict import unknown_key
 from omnihuman.errors import UserError
-from omnihuman.inference.activation import active_conditions
+from omnihuman.inference.activation import CHOOSABLE, active_conditions
 from omnihuman.inference.pose_inputs import known_weights
 from omnihuman.inference.request import InputOptions
 
@@ -222,7 +222,7 @@ class _LineReader:
             active_conditions("audio" in files or options.video_sound, bool({"pose", "video"} & set(files)), chosen)
         except UserError as error:
             self._blame("conditions", str(error))
-        return chosen
+        return tuple(name for name in CHOOSABLE if name in chosen)  # in any order they make one video
 
     def _parameters(self, values: dict[str, Any]) -> tuple[Sampling, Render]:
         sampling = replace(self.params.sampling, **only(values, Sampling))

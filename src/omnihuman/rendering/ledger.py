@@ -98,15 +98,19 @@ class Ledger:
             lost = self._mine & has_run_out & (ITEM.c.attempt >= max_attempts)
             database.execute(ITEM.update().where(lost).values(state="dead", error=told))
             may_start = (ITEM.c.state == "failed") & (ITEM.c.not_before <= now)
-            # One query for each state: the index then gives the first of each without a look at the others.
-            firsts = [self._first(database, which) for which in (ITEM.c.state == "pending", may_start, has_run_out)]
-            row = min(filter(None, firsts), key=lambda row: (row.attempt, row.position), default=None)
-            if row is None:
-                return None
-            lease = Lease(row.id, token, row.attempt + 1, row.memory_failures)
-            taken = {"owner": owner, "token": token, "lease_until": now + lease_seconds, "attempt": lease.attempt}
-            database.execute(ITEM.update().where(self._mine, ITEM.c.id == row.id).values(state="leased", **taken))
-        return lease
+            which = (ITEM.c.state == "pending", may_start, has_run_out)
+            taken = {"state": "leased", "owner": owner, "token": token, "lease_until": now + lease_seconds}
+            while True:
+                # One query for each state: the index then gives the first of each without a look at the others.
+                firsts = [self._first(database, one) for one in which]
+                row = min(filter(None, firsts), key=lambda row: (row.attempt, row.position), default=None)
+                if row is None:
+                    return None
+                # On a server its worker may have ended it, or prolonged its lease, since it was read.
+                unchanged = [ITEM.c[name] == row._mapping[name] for name in ("id", "state", "token", "lease_until")]
+                change = ITEM.update().where(self._mine, *unchanged).values(attempt=row.attempt + 1, **taken)
+                if database.execute(change).rowcount:
+                    return Lease(row.id, token, row.attempt + 1, row.memory_failures)
 
     def seconds_until_work(self, manifest: str) -> float | None:
         """0 when an item can be claimed, else the time until one may be; None when all are done or dead."""
@@ -114,13 +118,16 @@ class Ledger:
             found = database.execute(select(BATCH.c.manifest).where(BATCH.c.batch == self._store.batch)).scalar()
             if found != manifest:
                 raise self._of_another_batch()
-            if self._first(database, ITEM.c.state == "pending"):
-                return 0.0
-            moments = [
-                database.execute(select(func.min(moment)).where(self._mine, ITEM.c.state == state)).scalar()
+            pending = select(ITEM.c.id).where(self._mine, ITEM.c.state == "pending").exists()
+            retry, end = (
+                select(func.min(moment)).where(self._mine, ITEM.c.state == state).scalar_subquery()
                 for state, moment in (("failed", ITEM.c.not_before), ("leased", ITEM.c.lease_until))
-            ]
+            )
+            # In one statement: between two of a server's an item may go from one state to another, and be seen in none.
+            is_pending, *moments = database.execute(select(pending, retry, end)).one()
             first = min((moment for moment in moments if moment is not None), default=None)
+            if is_pending:
+                return 0.0
             return None if first is None else max(0.0, first - self._store.now(database))
 
     def renew(self, lease: Lease, lease_seconds: float) -> bool:

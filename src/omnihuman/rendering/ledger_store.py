@@ -38,6 +38,7 @@ STATES = ("pending", "leased", "done", "failed", "dead")
 SCHEMA = 2
 """Of the tables below. Schema 1 had no batches, and no record of its own number."""
 _BUSY_SECONDS = 60.0
+_LOCK = 0x0A71  # any number, of this purpose alone
 _FINISHED = "finished videos are found by their sidecars"
 
 _TABLES = MetaData()
@@ -85,7 +86,9 @@ class Store:
 
     def exists(self) -> bool:
         """Whether the folder has a batch."""
-        with self.transaction(create=True) as database:
+        with self._begun() as database:
+            if not inspect(database).has_table(BATCH.name):
+                return False
             return database.execute(select(BATCH.c.batch).where(BATCH.c.batch == self.batch)).first() is not None
 
     def now(self, database: Connection) -> float:
@@ -99,9 +102,16 @@ class Store:
         Raises:
             LedgerError: the database is away, damaged or of another schema.
         """
+        with self._begun() as database:
+            if create:
+                self._hold(database)
+            self._check(database, create)
+            yield database
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
         try:
             with self._engine.begin() as database:
-                self._check(database, create)
                 yield database
         except SQLAlchemyError as error:
             raise LedgerError(f"{self.name} cannot be used ({_said(error)}); {self._remedy()}") from error
@@ -122,6 +132,10 @@ class Store:
                 f"{self.name} has schema {found}, this version of omnihuman writes {SCHEMA}; {self._remedy()}"
             )
         self._is_checked = True
+
+    def _hold(self, database: Connection) -> None:
+        """Until the end of the transaction nobody else plans a batch, nor makes the tables."""
+        database.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
     def _missing(self) -> LedgerError:
         return LedgerError(f"{self.name} is missing: submit the jobs again, {_FINISHED}")
@@ -154,6 +168,9 @@ class _FileStore(Store):
             raise self._missing()
         with super().transaction(create=create) as database:
             yield database
+
+    def _hold(self, database: Connection) -> None:
+        """The transaction holds the file already."""
 
     def _holds_anything(self) -> bool:
         return self._path.is_file() and self._path.stat().st_size > 0
@@ -188,7 +205,8 @@ def open_store(folder: Path) -> Store:
         raise UserError(f"{PLACE} is no URL: give postgresql+psycopg://USER@HOST/DATABASE") from error
     except ImportError as error:
         raise UserError(f"{PLACE} needs the driver psycopg: pip install 'omnihuman[postgres]'") from error
-    return Store(engine, str(folder.resolve()), url.render_as_string(hide_password=True))
+    shown = url.set(query={}).render_as_string(hide_password=True)  # a password may stand behind the question mark, too
+    return Store(engine, str(folder.resolve()), shown)
 
 
 def _begin_immediate(connection: Any) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omnihuman.config.schema.evaluate import Render, Sampling
@@ -25,6 +25,7 @@ from omnihuman.inference.render import render
 from omnihuman.inference.segment_batches import SharingGenerator, is_out_of_memory
 from omnihuman.media.probe import probe
 from omnihuman.media.sound import read_sound
+from omnihuman.media.worker import start_server
 from omnihuman.rendering.jobs import only
 from omnihuman.rendering.ledger import Lease, Ledger, LedgerError
 from omnihuman.rendering.manifest import Item, Manifest, put
@@ -89,18 +90,18 @@ def work(folder: Path, model: Path, policy: Policy, changed: Callable[[], None],
 
 def _work_together(worker: "_Worker", together: int, changed: Callable[[], None]) -> None:
     """As many threads as items at one time; an exception here, such as Ctrl-C, stops them at their next step."""
-    stopped = threading.Event()
 
     def go_on() -> None:
-        if stopped.is_set():
+        if worker.stopped.is_set():
             raise _StoppedError
 
     if worker.generator.placement.offload:
         raise UserError(f"{OFFLOAD} moves one model at a time: render one video after another (--together 1)")
     generator = SharingGenerator.around(replace(worker.generator, before_step=go_on))
-    worker = replace(worker, generator=generator)
+    start_server()  # before there are threads
+    crew = replace(worker, generator=generator)
     with ThreadPoolExecutor(together) as pool:
-        running = [pool.submit(worker.work, go_on) for _ in range(together)]
+        running = [pool.submit(crew.work, go_on) for _ in range(together)]
         try:
             while not all(future.done() for future in running):
                 wait(running, _POLL_SECONDS, FIRST_EXCEPTION)
@@ -109,7 +110,7 @@ def _work_together(worker: "_Worker", together: int, changed: Callable[[], None]
                     if future.done():
                         future.result()
         finally:
-            stopped.set()
+            worker.stopped.set()
 
 
 def _load_pinned(folder: Path, pinned: ModelIdentity) -> LoadedGenerator:
@@ -138,6 +139,8 @@ class _Worker:
     policy: Policy
     manifest: Manifest
     generator: LoadedGenerator
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set where several threads are to give their items back."""
 
     def work(self, changed: Callable[[], None]) -> None:
         """Renders one item after another until all are done or dead."""
@@ -169,6 +172,9 @@ class _Worker:
         except LedgerError:
             raise
         except Exception as error:
+            if self.stopped.is_set():  # what stopped us may have stopped the processes that we need, too
+                self.ledger.release(lease)
+                raise _StoppedError from error
             self._record_failure(item, lease, error)
         except BaseException:
             self.ledger.release(lease)

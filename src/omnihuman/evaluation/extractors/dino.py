@@ -44,8 +44,8 @@ def dino_part(config: Extractors, device: str) -> Part[np.ndarray]:
 def embed_frames(network: Any, shown: Shown) -> np.ndarray:
     """The class token of every frame, float32 [F, d]."""
     height, width = shown.frames.shape[1:3]
-    scale = SIDE / min(height, width)
-    size = (SIDE, int(width * scale)) if height <= width else (int(height * scale), SIDE)
+    short = min(height, width)
+    size = (SIDE * height // short, SIDE * width // short)
     mean, deviation = (torch.tensor(each)[:, None, None] for each in (MEAN, DEVIATION))
     found = []
     for part in torch.from_numpy(np.ascontiguousarray(shown.frames)).split(BATCH):
