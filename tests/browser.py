@@ -19,6 +19,10 @@ WAIT_SECONDS = 60.0
 _KEYS = {" ": "Space", "ArrowLeft": "ArrowLeft", "ArrowRight": "ArrowRight", "Backspace": "Backspace", "Enter": "Enter"}
 
 
+class _MovedError(Exception):
+    """The page went elsewhere while it was asked."""
+
+
 class Browser:
     """One page. `said` are the messages of its console, exceptions included."""
 
@@ -37,6 +41,8 @@ class Browser:
             if told.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
                 self.said.append(json.dumps(told["params"]))
             if told.get("id") == self._number:
+                if "navigated" in told.get("error", {}).get("message", ""):
+                    raise _MovedError
                 assert "error" not in told, told["error"]
                 return told["result"]
 
@@ -61,9 +67,15 @@ class Browser:
     def until(self, condition: str) -> None:
         """Waits until an expression is true."""
         end = time.monotonic() + WAIT_SECONDS
-        while not self.evaluate(condition):
+        while not self._is_true(condition):
             assert time.monotonic() < end, f"never true: {condition}"
             time.sleep(0.02)
+
+    def _is_true(self, condition: str) -> bool:
+        try:
+            return bool(self.evaluate(condition))
+        except _MovedError:
+            return False
 
     def press(self, *keys: str) -> None:
         """Presses keys one by one, as a keyboard does."""

@@ -135,7 +135,7 @@ def test_keys_play_all_step_and_let_one_be_heard(shown: Browser) -> None:
     shown.press(" ")
     shown.until(f"{TIMES}.every((time) => time > 0.2)")
     shown.until("[...document.querySelectorAll('video')].every((film) => film.paused)")
-    assert shown.evaluate("document.getElementById('toggle').textContent") == "Play all", "it ends by itself"
+    shown.until("document.getElementById('toggle').textContent === 'Play all'")  # it ends by itself
     shown.evaluate("document.querySelectorAll('video')[1].focus()")
     shown.press("Enter")
     heard = "[...document.querySelectorAll('video')].map((film) => !film.muted)"

@@ -24,14 +24,14 @@ def add_verbs(add: Adder) -> None:
         "omnihuman evaluate",
         "omnihuman evaluate --protocol portrait_ravdess --items ~/RAVDESS --model models/3_pose",
         "omnihuman evaluate --protocol portrait_ravdess --items ~/RAVDESS --videos ~/sadtalker --name SadTalker",
-        "omnihuman evaluate compare reports/protocols/3_pose reports/protocols/SadTalker -o reports/compared",
+        "omnihuman evaluate compare reports/protocols/portrait_ravdess/* -o reports/compared",
     )
     _add_items(parser, required=False)
     parser.add_argument("--metrics", help="instead of the protocol's, as name,name; this makes it another protocol")
     parser.add_argument("--videos", type=Path, help="score these videos, ITEM.mp4 each, instead of rendering any")
     parser.add_argument("--model", type=Path, help="folder of a trained stage (default: the last)")
     parser.add_argument("--name", help="of the system (default: the name of the folder)")
-    parser.add_argument("-o", "--output", type=Path, help=f"folder of the report (default: {_REPORTS}/NAME)")
+    parser.add_argument("-o", "--output", type=Path, help=f"folder of the report (default: {_REPORTS}/PROTOCOL/NAME)")
     verbs = adder(parser.add_subparsers(metavar="VERB", required=False))
     parser = verbs(
         "items",
@@ -45,7 +45,7 @@ def add_verbs(add: Adder) -> None:
         "compare",
         _compare,
         "join several reports into one table and one page",
-        "omnihuman evaluate compare reports/protocols/3_pose reports/protocols/SadTalker -o reports/compared",
+        "omnihuman evaluate compare reports/protocols/portrait_ravdess/* -o reports/compared",
     )
     parser.add_argument("reports", type=Path, nargs="+", help="folders that `omnihuman evaluate` wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the comparison")
@@ -85,15 +85,15 @@ def _on_protocol(args: argparse.Namespace) -> int:
         if args.model:
             raise UserError("--videos scores videos that are there, --model renders new ones: leave one out")
         name = args.name or args.videos.absolute().name
-        report = evaluate_videos(named, args.videos, args.items, name, args.output or _REPORTS / name)
+        report = evaluate_videos(named, args.videos, args.items, name, args.output or _REPORTS / args.protocol / name)
     else:
         if args.items is None:
             raise UserError("--items is missing: name a folder of videos or a list")
         model = args.model or MODELS / list(params.stages)[-1]
         name = args.name or model.absolute().name
         rendering = Rendering(model, params.sampling, params.render, params.evaluate.batch_size)
-        report = evaluate_model(named, args.items, rendering, name, args.output or _REPORTS / name)
-    _print([report], args.output or _REPORTS / name)
+        report = evaluate_model(named, args.items, rendering, name, args.output or _REPORTS / args.protocol / name)
+    _print([report], args.output or _REPORTS / args.protocol / name)
     return 0
 
 

@@ -48,7 +48,9 @@ def write_scores(sets: dict[str, Scores], folder: Path) -> None:
     told = {name: figures for name, scores in sets.items() if (figures := _figures(scores))}
     (folder / METRICS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     write_items(folder / ITEMS, _rows(sets), ITEM_COLUMNS)
-    curves = {metric: curve for scores in sets.values() for metric, curve in scores.curves.items() if curve}
+    curves = {
+        f"{name}/{metric}": curve for name, scores in sets.items() for metric, curve in scores.curves.items() if curve
+    }
     pd.DataFrame(_windows(curves), columns=["metric", "seconds", "value"]).to_csv(folder / OVER_TIME, index=False)
 
 

@@ -160,11 +160,11 @@ def _plot(metric: str, reports: Sequence[SystemReport]) -> Plot:
             means[report.system] = np.mean([curve[:length] for curve in curves], axis=0)
     values = np.concatenate(list(means.values()))
     low, high, longest = float(values.min()), float(values.max()), max(map(len, means.values()))
-    spread, last = (high - low) or 1.0, max(longest - 1, 1)
+    spread = (high - low) or 1.0
     lines = []
     for number, (system, mean) in enumerate(means.items()):
         points = [
-            f"{PLOT_WIDTH * index / last:.1f},{PLOT_HEIGHT * (high - value) / spread:.1f}"
+            f"{PLOT_WIDTH * (index + 0.5) / longest:.1f},{PLOT_HEIGHT * (high - value) / spread:.1f}"
             for index, value in enumerate(mean)
         ]
         colour, dashes = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]

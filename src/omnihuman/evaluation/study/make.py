@@ -57,7 +57,7 @@ def make(description: Description, folder: Path) -> Path:
             published["study"], secret, description.title, tuple(description.systems), description.questions,
             description.raters, per_rater, description.rules, shown, trials,
         )  # fmt: skip
-        key.save(key_file)
+    key.save(key_file)
     return key_file
 
 
